@@ -1,0 +1,193 @@
+# The only home of helper functions: configuration, paths, and the arguments that rules pass to their programs.
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from latentwire.arms_table import GROUP_ARMS, arm_module_name
+from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
+from latentwire.fingerprint import fingerprint
+from latentwire.layout import Layout
+
+ROOT = Path(workflow.basedir)
+SCRIPTS = ROOT / "workflow" / "scripts"
+# Global names in a shell command are not tracked, so another interpreter reruns nothing.
+PYTHON = shlex.quote(sys.executable)
+
+try:
+    config = checked(
+        config, yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()), Path.cwd()
+    )
+except ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
+
+PATHS = Layout(f"results/{config['experiment']}")
+DIMS, SEEDS, SHARDS = config["compress_dims"], config["seeds"], config["evaluate"]["shards"]
+CONFIGURATION = frozen_hash(config)
+# How this experiment is started, for the commands that a verdict proposes.
+OVERLAYS = [str(file) for file in workflow.configfiles if Path(file).name != "config.yaml"]
+COMMAND = " ".join(
+    ["snakemake --profile", "profiles/local" if config["data"]["source"] == "demo" else "slurm"]
+    + (["--configfile", *OVERLAYS] if OVERLAYS else [])
+)
+STAGES = ("phase1", "phase2")
+
+
+wildcard_constraints:
+    k=r"\d+",
+    seed=r"\d+",
+    split="gate|final",
+    arm="phase1|random|phase2|control",
+    method="pca|random",
+    shard=r"\d+",
+
+
+def flags(section, *names):
+    """Configuration values as command-line flags of the same names."""
+    values = {name: config[section][name] for name in names}
+    return " ".join(f"--{name} {'none' if v is None else shlex.quote(str(v))}" for name, v in values.items())
+
+
+def optional_flag(name, value):
+    """A flag that is left out where the value is None or False, and stands alone where it is True."""
+    if value is None or value is False:
+        return ""
+    return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+
+
+def model_flags():
+    """Which language model."""
+    model = config["model"]
+    return f"--model {shlex.quote(model['path'])} {optional_flag('revision', model['revision'])}"
+
+
+def model_identity():
+    """The model's content where it is local: a touch of its files reruns nothing, a change does."""
+    return content_identity(Path(config["model"]["path"]))
+
+
+def source_identity():
+    """The content of local data files."""
+    files = (config["data"]["train_file"], config["data"]["dev_file"])
+    return [content_identity(Path(file)) for file in files if config["data"]["source"] == "local" and file]
+
+
+def code(script, *modules):
+    """The fingerprint of the logic behind a script."""
+    return fingerprint(SCRIPTS / script, *modules)
+
+
+def arms_code(arms):
+    """The fingerprint of an evaluation: the shared code and these arms' modules."""
+    return fingerprint(SCRIPTS / "evaluate.py", *(arm_module_name(arm) for arm in arms))
+
+
+def device(stage):
+    """Where a stage computes: CUDA is asked for exactly where a GPU is."""
+    return "cuda" if config["resources"][stage]["gpu"] else "cpu"
+
+
+def threads_of(stage):
+    """CPU threads of a stage's jobs."""
+    return config["resources"][stage]["threads"]
+
+
+def job_resources(stage):
+    """Memory, time and GPUs of a stage's jobs; memory and time grow with every attempt."""
+    own = config["resources"][stage]
+    resources = {
+        "mem_mb": lambda wildcards, attempt: own["mem_mb"] * attempt,
+        "runtime": lambda wildcards, attempt: own["runtime"] * attempt,
+    }
+    return resources | ({"gpu": own["gpu"]} if own["gpu"] else {})
+
+
+def bootstrap_flags():
+    """How intervals are made."""
+    return f"--resamples {config['statistics']['resamples']} --bootstrap_seed {config['statistics']['seed']}"
+
+
+def provenance(path):
+    """The provenance beside an artefact."""
+    return f"{path}.provenance.json"
+
+
+def log_of(path):
+    """The log of the job that makes ``path``, with its wildcards."""
+    return f"{PATHS.root}/logs/{Path(path).relative_to(PATHS.root)}.log"
+
+
+def benchmark_of(path):
+    """Time and memory of the job that makes ``path``."""
+    return f"{PATHS.root}/benchmarks/{Path(path).relative_to(PATHS.root)}.tsv"
+
+
+def arms_of(group, split="final"):
+    """The configured arms of a group; the gate needs Phase 1 alone."""
+    wanted = {"text", "phase1", "phase2", "control", *config["evaluate"]["arms"]}
+    if group == "phase1" and split == "gate":
+        wanted = {"phase1"}
+    return [arm for arm in GROUP_ARMS[group] if arm in wanted]
+
+
+def predictions(group):
+    """The predictions of one shard of a group's arms."""
+    return f"{PATHS.group(group)}/{{split}}/predictions.{{shard}}-of-{SHARDS}.jsonl"
+
+
+def shard_predictions(group):
+    """The predictions of all shards of a group's arms."""
+    return expand(predictions(group), shard=range(SHARDS), allow_missing=True)
+
+
+def gates_before_final(wildcards):
+    """The split ``final`` is read after every gate has decided."""
+    return ancient(expand(PATHS.gate("{k}", "decision"), k=DIMS)) if wildcards.split == "final" else []
+
+
+def adapters(stage, split="final"):
+    """The trained adapters that the arms of a stage read."""
+
+    def paths(wildcards):
+        arms = arms_of(stage, getattr(wildcards, "split", split))
+        return [PATHS.adapter(wildcards.k, wildcards.seed, arm) for arm in arms]
+
+    return paths
+
+
+def compressors(stage):
+    """The compressors that the arms of a stage read."""
+
+    def paths(wildcards):
+        methods = {"random" if arm == "random" else "pca" for arm in arms_of(stage, getattr(wildcards, "split", "final"))}
+        return [PATHS.compressor(method) for method in sorted(methods | {"pca"})]
+
+    return paths
+
+
+def final_read_flags(wildcards):
+    """Where and as what a read of ``final`` is recorded."""
+    return f"--final_reads {PATHS.final_reads}" if wildcards.split == "final" else ""
+
+
+def runs_phase2(k):
+    """Whether the gate of ``k`` sends the experiment to Phase 2; asks the checkpoint, never whether a file exists."""
+    decision = Path(checkpoints.decide_gate.get(k=k).output.decision)
+    return json.loads(decision.read_text())["run_phase2"]
+
+
+def stages_of(k):
+    """The stages whose results belong to the experiment at ``k``."""
+    return STAGES if runs_phase2(k) else STAGES[:1]
+
+
+def per_stage(pattern):
+    """For every k and seed, ``pattern(k, seed, stage)`` of the stages that the gates ask for."""
+
+    def paths(wildcards):
+        return [pattern(k, seed, stage) for k in DIMS for stage in stages_of(k) for seed in SEEDS]
+
+    return paths

@@ -1,0 +1,55 @@
+# Questions, prompts and token counts.
+
+
+rule prepare_data:
+    output:
+        splits=[PATHS.data(split) for split in ("train", "gate", "final")],
+        manifest=PATHS.manifest,
+        provenance=provenance(PATHS.manifest),
+    params:
+        model=model_flags(),
+        identity=model_identity(),
+        source=source_identity(),
+        prompt=flags("model", "prompt_style") + " " + optional_flag("system_prompt", config["model"]["system_prompt"]),
+        data=" ".join(
+            [
+                flags("data", "source", "seed", "max_prompt_tokens", "on_long_prompt"),
+                flags("data", "train_samples", "gate_samples", "final_samples"),
+                *(optional_flag(name, config["data"][name]) for name in ("path", "train_file", "dev_file")),
+                optional_flag("data_revision", config["data"]["revision"]),
+            ]
+        ),
+        code=code("prepare_data.py"),
+        folder=f"{PATHS.root}/data",
+    threads: threads_of("prepare")
+    resources:
+        **job_resources("prepare"),
+    log:
+        log_of(PATHS.manifest),
+    benchmark:
+        benchmark_of(PATHS.manifest)
+    shell:
+        "{PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"
+        " --threads {threads} --output {params.folder} > {log} 2>&1"
+
+
+rule count_tokens:
+    input:
+        train=PATHS.data("train"),
+        table=PATHS.table,
+    output:
+        counts=PATHS.counts,
+        provenance=provenance(PATHS.counts),
+    params:
+        pca=flags("pca", "samples"),
+        code=code("count_tokens.py"),
+    threads: threads_of("prepare")
+    resources:
+        **job_resources("prepare"),
+    log:
+        log_of(PATHS.counts),
+    benchmark:
+        benchmark_of(PATHS.counts)
+    shell:
+        "{PYTHON} {SCRIPTS}/count_tokens.py --train {input.train} --table {input.table} {params.pca}"
+        " --threads {threads} --output {output.counts} > {log} 2>&1"

@@ -1,0 +1,89 @@
+# Small decisions, on scores alone, where Snakemake itself runs.
+localrules:
+    check_ceiling,
+    decide_gate,
+    final_validation,
+    report,
+
+
+rule check_ceiling:
+    input:
+        scores=PATHS.scores("original", "gate"),
+    output:
+        PATHS.ceiling,
+    params:
+        flags=flags("gate", "threshold") + " " + optional_flag("override", config["ceiling"]["override"]),
+        bootstrap=bootstrap_flags(),
+        code=code("check_ceiling.py"),
+    log:
+        log_of(PATHS.ceiling),
+    shell:
+        "{PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
+        " --output {output} > {log} 2>&1"
+
+
+checkpoint decide_gate:
+    input:
+        ceiling=PATHS.ceiling,
+        original=PATHS.scores("original", "gate"),
+        phase1=lambda w: expand(PATHS.scores("phase1", "gate", w.k), seed=SEEDS),
+    output:
+        decision=PATHS.gate("{k}", "decision"),
+        evidence=PATHS.gate("{k}", "evidence"),
+    params:
+        gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["phase2"]["force"]),
+        bootstrap=bootstrap_flags(),
+        code=code("gate.py"),
+    log:
+        log_of(PATHS.gate("{k}", "decision")),
+    shell:
+        "{PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --original {input.original} --phase1 {input.phase1}"
+        " {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
+
+
+rule final_validation:
+    input:
+        decisions=expand(PATHS.gate("{k}", "decision"), k=DIMS),
+        evidence=expand(PATHS.gate("{k}", "evidence"), k=DIMS),
+        ceiling=PATHS.ceiling,
+        manifest=PATHS.manifest,
+        spectrum=PATHS.spectrum,
+        table=PATHS.table,
+        original=PATHS.scores("original", "final"),
+        linear=expand(PATHS.scores("linear", "final"), k=DIMS) if arms_of("linear") else [],
+        scores=per_stage(lambda k, seed, stage: PATHS.scores(stage, "final", k, seed)),
+        reconstruction=per_stage(PATHS.reconstruction),
+    output:
+        verdict=PATHS.verdict,
+        text=PATHS.verdict.replace(".json", ".md"),
+    params:
+        flags=" ".join(
+            [
+                flags("verdict", "cosine", "fvu"),
+                f"--compress_dims {' '.join(map(str, DIMS))} --seeds {' '.join(map(str, SEEDS))}",
+            ]
+        ),
+        training=flags("phase1", "epochs") + " " + flags("adapter", "hidden"),
+        bootstrap=bootstrap_flags(),
+        code=code("final_validation.py"),
+        root=PATHS.root,
+    log:
+        log_of(PATHS.verdict),
+    shell:
+        "{PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
+        " {params.bootstrap} --configuration {CONFIGURATION} --command {COMMAND:q}"
+        " --output {output.verdict} > {log} 2>&1"
+
+
+rule report:
+    input:
+        verdict=PATHS.verdict,
+    output:
+        PATHS.report,
+    params:
+        root=PATHS.root,
+        code=code("report.py"),
+    log:
+        log_of(PATHS.report),
+    shell:
+        "{PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"

@@ -1,0 +1,158 @@
+# Answers, scores and reconstruction of every arm. Arms of one group share one load of the model.
+EVALUATION = flags("evaluate", "batch_size", "max_new_tokens", "identity_samples")
+
+
+rule evaluate_original:
+    input:
+        prompts=PATHS.data("{split}"),
+        table=PATHS.table,
+        counts=PATHS.counts,
+        gates=gates_before_final,
+    output:
+        predictions=predictions("original"),
+        provenance=provenance(predictions("original")),
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        arms=arms_of("original"),
+        evaluation=EVALUATION,
+        reads=final_read_flags,
+        device=device("evaluate"),
+        code=arms_code(arms_of("original")),
+    threads: threads_of("evaluate")
+    resources:
+        **job_resources("evaluate"),
+    log:
+        log_of(predictions("original")),
+    benchmark:
+        benchmark_of(predictions("original"))
+    shell:
+        "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+        " --table {input.table} --counts {input.counts} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
+        " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
+        " --output {output.predictions} > {log} 2>&1"
+
+
+rule evaluate_linear:
+    input:
+        prompts=PATHS.data("{split}"),
+        table=PATHS.table,
+        counts=PATHS.counts,
+        compressor=PATHS.compressor("pca"),
+        gates=gates_before_final,
+    output:
+        predictions=predictions("linear"),
+        provenance=provenance(predictions("linear")),
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        arms=arms_of("linear"),
+        evaluation=EVALUATION,
+        reads=final_read_flags,
+        device=device("evaluate"),
+        code=arms_code(arms_of("linear")),
+    threads: threads_of("evaluate")
+    resources:
+        **job_resources("evaluate"),
+    log:
+        log_of(predictions("linear")),
+    benchmark:
+        benchmark_of(predictions("linear"))
+    shell:
+        "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+        " --table {input.table} --counts {input.counts} --compressor {input.compressor} --compress_dim {wildcards.k}"
+        " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
+        " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
+        " --output {output.predictions} > {log} 2>&1"
+
+
+for STAGE in STAGES:
+
+    rule:
+        name:
+            f"evaluate_{STAGE}"
+        input:
+            prompts=PATHS.data("{split}"),
+            table=PATHS.table,
+            counts=PATHS.counts,
+            compressors=compressors(STAGE),
+            adapters=adapters(STAGE),
+            gates=gates_before_final,
+        output:
+            predictions=predictions(STAGE),
+            provenance=provenance(predictions(STAGE)),
+        params:
+            model=model_flags() + " " + flags("model", "dtype"),
+            arms=lambda w, stage=STAGE: arms_of(stage, w.split),
+            evaluation=EVALUATION,
+            reads=final_read_flags,
+            device=device("evaluate"),
+            code=lambda w, stage=STAGE: arms_code(arms_of(stage, w.split)),
+        threads: threads_of("evaluate")
+        resources:
+            **job_resources("evaluate"),
+        log:
+            log_of(predictions(STAGE)),
+        benchmark:
+            benchmark_of(predictions(STAGE))
+        shell:
+            "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+            " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
+            " --compress_dim {wildcards.k} --adapter {input.adapters}"
+            " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
+            " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
+            " --output {output.predictions} > {log} 2>&1"
+
+    rule:
+        name:
+            f"measure_reconstruction_{STAGE}"
+        input:
+            prompts=PATHS.data("gate"),
+            table=PATHS.table,
+            counts=PATHS.counts,
+            compressors=compressors(STAGE),
+            adapters=adapters(STAGE),
+        output:
+            sums=PATHS.reconstruction("{k}", "{seed}", STAGE),
+            summary=PATHS.reconstruction("{k}", "{seed}", STAGE).replace(".parquet", ".json"),
+            provenance=provenance(PATHS.reconstruction("{k}", "{seed}", STAGE)),
+        params:
+            arms=["pca", *arms_of(STAGE)],
+            code=code("measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_of(STAGE)))),
+        threads: threads_of("reconstruction")
+        resources:
+            **job_resources("reconstruction"),
+        log:
+            log_of(PATHS.reconstruction("{k}", "{seed}", STAGE)),
+        benchmark:
+            benchmark_of(PATHS.reconstruction("{k}", "{seed}", STAGE))
+        shell:
+            "{PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
+            " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
+            " --compress_dim {wildcards.k} --adapter {input.adapters} --threads {threads} --output {output.sums}"
+            " > {log} 2>&1"
+
+
+for GROUP in GROUP_ARMS:
+
+    rule:
+        name:
+            f"score_{GROUP}"
+        input:
+            predictions=shard_predictions(GROUP),
+            prompts=PATHS.data("{split}"),
+            counts=PATHS.counts,
+        output:
+            scores=PATHS.scores(GROUP, "{split}"),
+            provenance=provenance(PATHS.scores(GROUP, "{split}")),
+        params:
+            identity=flags("evaluate", "identity_samples"),
+            code=code("score.py"),
+        threads: threads_of("prepare")
+        resources:
+            **job_resources("prepare"),
+        log:
+            log_of(PATHS.scores(GROUP, "{split}")),
+        benchmark:
+            benchmark_of(PATHS.scores(GROUP, "{split}"))
+        shell:
+            "{PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
+            " --counts {input.counts} {params.identity} --threads {threads} --output {output.scores} > {log} 2>&1"

@@ -1,0 +1,40 @@
+# Targets by name. What belongs to the experiment is asked of the gates, never read off existing files.
+
+
+rule data:
+    input:
+        PATHS.manifest,
+        PATHS.counts,
+
+
+rule pca:
+    input:
+        PATHS.compressor("pca"),
+
+
+rule phase1:
+    input:
+        expand(PATHS.adapter("{k}", "{seed}", "phase1"), k=DIMS, seed=SEEDS),
+        expand(PATHS.scores("phase1", "gate"), k=DIMS, seed=SEEDS),
+
+
+rule gate:
+    input:
+        expand(PATHS.gate("{k}", "decision"), k=DIMS),
+
+
+rule phase2:
+    input:
+        expand(PATHS.gate("{k}", "decision"), k=DIMS),
+        lambda w: [
+            PATHS.adapter(k, seed, arm)
+            for k in DIMS
+            if runs_phase2(k)
+            for seed in SEEDS
+            for arm in GROUP_ARMS["phase2"]
+        ],
+
+
+rule final:
+    input:
+        PATHS.verdict,

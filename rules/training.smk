@@ -1,0 +1,86 @@
+# Phase 1 and its random-projection control; Phase 2 and its control without the prompt's log-perplexity.
+OPTIMISER = ("lr", "weight_decay", "warmup_fraction", "gradient_clip")
+
+
+rule train_phase1:
+    input:
+        train=PATHS.data("train"),
+        held_out=PATHS.data("gate"),
+        table=PATHS.table,
+        compressor=lambda w: PATHS.compressor("random" if w.arm == "random" else "pca"),
+        ceiling=ancient(PATHS.ceiling),
+    output:
+        adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
+        diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
+        summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
+        provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    wildcard_constraints:
+        arm="phase1|random",
+    params:
+        phase1=flags("phase1", "epochs", "batch_size", *OPTIMISER) + " " + flags("adapter", "hidden"),
+        quick=(
+            " ".join(
+                [
+                    flags("phase1", "quick_eval_every"),
+                    flags("evaluate", "quick_eval_questions", "max_new_tokens"),
+                    flags("model", "dtype"),
+                    model_flags(),
+                ]
+            )
+            if config["phase1"]["quick_eval_every"]
+            else ""
+        ),
+        device=device("phase1"),
+        code=code("train_adapter_only.py"),
+        state=f"{PATHS.root}/state",
+        folder=lambda w, output: Path(output.adapter).parent,
+    threads: threads_of("phase1")
+    resources:
+        **job_resources("phase1"),
+    log:
+        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
+    shell:
+        "{PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
+        " --table {input.table} --compressor {input.compressor} --ceiling {input.ceiling}"
+        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase1} {params.quick}"
+        " --device {params.device} --threads {threads} --state {params.state} --output {params.folder} > {log} 2>&1"
+
+
+rule train_phase2:
+    input:
+        decision=PATHS.gate("{k}", "decision"),
+        adapter=PATHS.adapter("{k}", "{seed}", "phase1"),
+        train=PATHS.data("train"),
+        held_out=PATHS.data("gate"),
+        table=PATHS.table,
+        compressor=PATHS.compressor("pca"),
+    output:
+        adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
+        diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
+        summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
+        provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    wildcard_constraints:
+        arm="phase2|control",
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        phase2=flags("phase2", "epochs", "batch_size", *OPTIMISER, "alpha", "calibration_batches", "measure_prompts"),
+        beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
+        quick=flags("phase2", "quick_eval_every") + " " + flags("evaluate", "quick_eval_questions", "max_new_tokens"),
+        device=device("phase2"),
+        code=code("train_phase2.py"),
+        state=f"{PATHS.root}/state",
+        folder=lambda w, output: Path(output.adapter).parent,
+    threads: threads_of("phase2")
+    resources:
+        **job_resources("phase2"),
+    log:
+        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
+    shell:
+        "{PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
+        " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
+        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.quick}"
+        " --device {params.device} --threads {threads} --state {params.state} --output {params.folder} > {log} 2>&1"

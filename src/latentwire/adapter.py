@@ -1,0 +1,106 @@
+"""The adapter: a position-wise network from codes back to embeddings.
+
+x̂ = μ + s·(W z + MLP(z / σ)), with μ and s of the standardised space and σ the codes' standard deviations, all
+three constants. The hidden width is D/2, so that 512 → 4096 has 19.9 M parameters (3.8% of a 128,256-row table).
+
+Shape suffixes: D embedding dimensions, K code dimensions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.errors import InputError
+from latentwire.files import atomic_path
+
+
+class Adapter(nn.Module):
+    """Map codes ``[.., K]`` to embeddings ``[.., D]``.
+
+    The bare constructor gives an ordinary start in a space with zero mean and unit scale;
+    :meth:`from_compressor` starts at the compressor's linear inverse.
+
+    Args:
+        d_z: K, the code's dimension.
+        d_model: D, the embedding's dimension.
+        hidden: width of the three hidden layers; D/2 by default.
+    """
+
+    mean_D: torch.Tensor
+    scale: torch.Tensor
+    code_std_K: torch.Tensor
+
+    def __init__(self, d_z: int = 512, d_model: int = 4096, *, hidden: int | None = None) -> None:
+        super().__init__()
+        hidden = max(1, d_model // 2) if hidden is None else hidden
+        self.d_z, self.d_model, self.hidden = d_z, d_model, hidden
+        self.linear = nn.Linear(d_z, d_model, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_z, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, d_model),
+        )
+        self.register_buffer("mean_D", torch.zeros(d_model))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("code_std_K", torch.ones(d_z))
+
+    @classmethod
+    def from_compressor(cls, compressor: EmbeddingCompressor, *, hidden: int | None = None) -> Adapter:
+        """An adapter whose output is the compressor's linear inverse, so that training can only improve on it."""
+        adapter = cls(compressor.output_dim, compressor.input_dim, hidden=hidden)
+        with torch.no_grad():
+            adapter.mean_D.copy_(compressor.mean_D)
+            adapter.scale.copy_(compressor.scale)
+            # Axes without variance hold rounding noise, which must not be blown up to the size of the others.
+            adapter.code_std_K.copy_(compressor.code_std_K.clamp_min(1e-4 * float(compressor.code_std_K.max())))
+            adapter.linear.weight.copy_(compressor.components_KD.T)
+            last = adapter.mlp[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
+            last.bias.zero_()
+        return adapter
+
+    @property
+    def parameter_count(self) -> int:
+        """Trained parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def standardised(self, z: torch.Tensor) -> torch.Tensor:
+        """Rebuilt embeddings in the standardised space, ``[.., D]``."""
+        if z.shape[-1] != self.d_z:
+            raise ValueError(f"expected codes [.., {self.d_z}], got {tuple(z.shape)}")
+        z = z.to(self.linear.weight.dtype)
+        return self.linear(z) + self.mlp(z / self.code_std_K)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Rebuilt embeddings ``[.., D]`` of codes ``[.., K]``."""
+        return self.mean_D + self.scale * self.standardised(z)
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, atomically."""
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary, metadata={"hidden": str(self.hidden)})
+
+    @classmethod
+    def load(cls, path: str | Path | None) -> Adapter:
+        """A saved adapter."""
+        if path is None:
+            raise InputError("this arm needs a trained adapter (--adapter)")
+        with safe_open(path, framework="pt") as stored:
+            hidden = int(stored.metadata()["hidden"])
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        d_model, d_z = state["linear.weight"].shape
+        adapter = cls(d_z, d_model, hidden=hidden)
+        adapter.load_state_dict(state)
+        return adapter

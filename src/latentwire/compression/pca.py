@@ -1,0 +1,119 @@
+"""Exact PCA of token occurrences from table rows and their counts.
+
+For rows x_v with counts c_v and N = Σ c_v, the covariance over all N occurrences is
+Σ c_v (x_v − μ)(x_v − μ)ᵀ / (N − 1) with μ = Σ c_v x_v / N: the same matrix as scikit-learn's PCA sees when every
+occurrence is gathered, at the cost of the unique rows alone.
+
+Shape suffixes: V table rows, U rows in a block, D embedding dimensions, K components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted first and second moments: ``mean_D``, ``covariance_DD`` (float64) and the number of occurrences."""
+
+    mean_D: torch.Tensor
+    covariance_DD: torch.Tensor
+    occurrences: int
+
+
+@dataclass(frozen=True)
+class PCAFit:
+    """Leading principal axes and the whole spectrum.
+
+    Attributes:
+        mean_D: μ, float64.
+        components_KD: orthonormal rows, float64; each row's entry of largest magnitude is positive.
+        spectrum_D: all eigenvalues of the covariance, descending, float64 (raw units squared).
+        occurrences: N.
+    """
+
+    mean_D: torch.Tensor
+    components_KD: torch.Tensor
+    spectrum_D: torch.Tensor
+    occurrences: int
+
+    @property
+    def total_variance(self) -> float:
+        """The trace of the covariance."""
+        return float(self.spectrum_D.sum())
+
+    def explained_variance_ratio(self, k: int) -> float:
+        """Variance kept by the first ``k`` components over the *total* variance."""
+        return float(self.spectrum_D[:k].sum() / self.spectrum_D.sum())
+
+
+def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor) -> Moments:
+    """Mean and covariance of the occurrences, in float64 sums over blocks of centred float32 rows.
+
+    Args:
+        table_VD: embeddings, any float dtype, ``[V, D]``.
+        counts_V: occurrences of each row, int64 ``[V]``; rows that never occur are not read.
+
+    Raises:
+        ValueError: fewer than two occurrences, a negative count, or shapes that disagree.
+        FloatingPointError: an occurring row holds NaN or an infinity.
+    """
+    if table_VD.ndim != 2 or counts_V.shape != table_VD.shape[:1]:
+        raise ValueError(f"expected table [V, D] and counts [V], got {tuple(table_VD.shape)}, {tuple(counts_V.shape)}")
+    if (counts_V < 0).any():
+        raise ValueError(f"token counts can't be negative, row {int((counts_V < 0).nonzero()[0])} has one")
+    used_U = counts_V.nonzero().flatten()
+    occurrences = int(counts_V.sum())
+    if occurrences < 2:
+        raise ValueError(f"PCA needs at least two token occurrences, got {occurrences}")
+    width = table_VD.shape[1]
+    sum_D = torch.zeros(width, dtype=torch.float64)
+    for rows_U in used_U.split(BLOCK_ROWS):
+        block_UD = table_VD[rows_U].double()
+        if not block_UD.isfinite().all():
+            bad = int(rows_U[~block_UD.isfinite().all(dim=1)][0])
+            raise FloatingPointError(f"embedding row {bad} is not finite")
+        sum_D += counts_V[rows_U].double() @ block_UD
+    mean_D = sum_D / occurrences
+    scatter_DD = torch.zeros(width, width, dtype=torch.float64)
+    for rows_U in used_U.split(BLOCK_ROWS):
+        root_U1 = counts_V[rows_U].double().sqrt()[:, None]
+        centred_UD = ((table_VD[rows_U].double() - mean_D) * root_U1).float()
+        scatter_DD += centred_UD.T @ centred_UD
+    return Moments(mean_D, scatter_DD / (occurrences - 1), occurrences)
+
+
+def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int) -> PCAFit:
+    """Exact PCA of the occurrences that ``counts_V`` describes.
+
+    Args:
+        table_VD: embeddings ``[V, D]``.
+        counts_V: occurrences of each row, ``[V]``.
+        components: K, at most D and at most the rank that the data allow.
+
+    Raises:
+        ValueError: ``components`` is larger than D, or than the number of unique rows − 1.
+    """
+    width = table_VD.shape[1]
+    unique = int((counts_V > 0).sum())
+    if not 1 <= components <= width:
+        raise ValueError(f"compress_dim {components} must be between 1 and the embedding dimension {width}")
+    if components > unique - 1:
+        raise ValueError(
+            f"compress_dim {components} needs at least {components + 1} unique tokens, the PCA split has {unique}: "
+            "raise pca.samples"
+        )
+    moments = weighted_moments(table_VD, counts_V)
+    values_D, vectors_DD = scipy.linalg.eigh(
+        moments.covariance_DD.numpy(), overwrite_a=True, check_finite=False, driver="evd"
+    )
+    spectrum_D = torch.from_numpy(values_D[::-1].copy()).clamp_min(0)
+    components_KD = torch.from_numpy(vectors_DD[:, ::-1][:, :components].T.copy())
+    largest_K1 = components_KD.abs().argmax(dim=1, keepdim=True)
+    components_KD *= components_KD.gather(1, largest_K1).sign()
+    return PCAFit(moments.mean_D, components_KD, spectrum_D, moments.occurrences)

@@ -1,0 +1,1 @@
+"""Data: question-answering sources, splits by article, prompts and their token ids."""

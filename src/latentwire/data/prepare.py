@@ -1,0 +1,196 @@
+"""Data preparation: source questions to tokenised, split, hashed prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
+from latentwire.data.splits import SPLITS, assign_articles, sample_rows
+from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
+from latentwire.demo.corpus import demo_splits
+from latentwire.errors import InputError
+from latentwire.files import atomic_path
+
+Source = Literal["hub", "local", "demo"]
+OnLongPrompt = Literal["error", "trim"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What determines the prepared data besides the model's tokenizer and prompt style.
+
+    Attributes:
+        source: ``hub``, ``local`` (official v1.1 JSON) or ``demo``.
+        path: the data set on the hub.
+        revision: of the data set on the hub.
+        train_file: training JSON, or the single file that is cut into three splits.
+        dev_file: development JSON, or None.
+        seed: of the splits and samples, and of the demo corpus.
+        samples: questions of each split; None for all.
+        max_prompt_tokens: the longest prompt.
+        on_long_prompt: for evaluation prompts, ``error`` or ``trim``; training prompts are always trimmed.
+    """
+
+    source: Source
+    path: str | None
+    revision: str | None
+    train_file: str | None
+    dev_file: str | None
+    seed: int
+    samples: dict[str, int | None]
+    max_prompt_tokens: int
+    on_long_prompt: OnLongPrompt
+
+
+def read_source(settings: DataSettings) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Training and development questions (None for a single-file source) as flat rows."""
+    match settings.source:
+        case "demo":
+            splits = demo_splits(settings.seed)
+            train, dev = (flatten_squad(splits[name], f"demo corpus, {name}") for name in ("train", "validation"))
+            return pd.DataFrame(train), pd.DataFrame(dev)
+        case "local":
+            if not settings.train_file:
+                raise InputError("data.source is 'local' but data.train_file names no file")
+            dev_table = read_squad_json(settings.dev_file) if settings.dev_file else None
+            train_table = read_squad_json(settings.train_file)
+        case "hub":
+            if not settings.path:
+                raise InputError("data.source is 'hub' but data.path names no data set")
+            train_table, dev_table = read_hub(settings.path, settings.revision)
+    return _frame(train_table), None if dev_table is None else _frame(dev_table)
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    frame = table.to_pandas()
+    frame["answers"] = [
+        {"text": list(answers["text"]), "answer_start": [int(start) for start in answers["answer_start"]]}
+        for answers in frame["answers"]
+    ]
+    for identifier, answers in zip(frame["id"], frame["answers"], strict=True):
+        if not answers["text"]:
+            raise InputError(f"question {identifier!r} has no answers (SQuAD v1.1 needs one)")
+    return frame
+
+
+def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, settings: DataSettings) -> dict[str, pd.DataFrame]:
+    """The sampled rows of each split; no article is in two."""
+    dev_titles = None if dev is None else sorted(set(dev["title"]))
+    articles = assign_articles(sorted(set(train["title"])), dev_titles, settings.seed)
+    rows = {}
+    for index, name in enumerate(SPLITS):
+        source = train if name == "train" or dev is None else dev
+        own = source[source["title"].isin(articles[name])]
+        rows[name] = sample_rows(own, settings.samples[name], settings.seed * len(SPLITS) + index)
+    return rows
+
+
+def prepare_split(
+    name: str,
+    rows: pd.DataFrame,
+    renderer: PromptRenderer,
+    *,
+    max_prompt_tokens: int,
+    on_long_prompt: OnLongPrompt,
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Prompts of one split, and a note for every trimmed or dropped question.
+
+    Raises:
+        InputError: an evaluation prompt does not fit and is not to be trimmed, or nothing is left.
+    """
+    records = rows.to_dict("records")
+    limit = max_prompt_tokens
+    notes: list[dict[str, str]] = []
+    kept: list[dict[str, Any]] = []
+    prompts: list[Prompt] = []
+    for row, prompt in zip(records, renderer.prompts(records), strict=True):
+        if len(prompt.input_ids) > limit:
+            if name != "train" and on_long_prompt == "error":
+                raise InputError(
+                    f"question {row['id']!r} of split {name!r}: its prompt has {len(prompt.input_ids)} tokens, "
+                    f"data.max_prompt_tokens is {limit}. Raise it (up to the model's context), or set "
+                    "data.on_long_prompt to 'trim'"
+                )
+            trimmed = trim_context(
+                row, lambda r: len(renderer.prompts([r])[0].input_ids) <= limit, keep_answer=name == "train"
+            )
+            note = {"split": name, "id": row["id"], "tokens": str(len(prompt.input_ids))}
+            if trimmed is None:
+                notes.append(note | {"action": "dropped", "reason": "no sentence of the context fits"})
+                continue
+            notes.append(note | {"action": "trimmed", "reason": f"longer than {limit} tokens"})
+            row, prompt = trimmed, renderer.prompts([trimmed])[0]
+        kept.append(row)
+        prompts.append(prompt)
+    if not kept:
+        raise InputError(f"split {name!r} has no question left: every prompt is longer than {limit} tokens")
+    frame = pd.DataFrame(
+        {
+            "id": [row["id"] for row in kept],
+            "article": [row["title"] for row in kept],
+            "source": [source_text(row["context"], row["question"]) for row in kept],
+            "answers": [row["answers"]["text"] for row in kept],
+            "input_ids": [np.array(prompt.input_ids, dtype=np.int32) for prompt in prompts],
+            "label_mask": [np.array(prompt.label_mask) for prompt in prompts],
+            "answer_mask": [np.array(prompt.answer_mask) for prompt in prompts],
+            "question_ids": [
+                np.array(ids, dtype=np.int32) for ids in renderer.question_only([row["question"] for row in kept])
+            ],
+        }
+    )
+    return frame, notes
+
+
+def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> dict[str, Any]:
+    """Write ``train``, ``gate`` and ``final`` as Parquet and return the manifest.
+
+    Returns:
+        The manifest: settings, counts, a content hash of each split, and every dropped or trimmed question.
+    """
+    rows = split_rows(*read_source(settings), settings)
+    splits: dict[str, dict[str, Any]] = {}
+    notes: list[dict[str, str]] = []
+    for name in SPLITS:
+        frame, split_notes = prepare_split(
+            name,
+            rows[name],
+            renderer,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            on_long_prompt=settings.on_long_prompt,
+        )
+        notes += split_notes
+        with atomic_path(output / f"{name}.parquet") as temporary:
+            frame.to_parquet(temporary, index=False)
+        lengths = frame["input_ids"].map(len)
+        splits[name] = {
+            "articles": int(frame["article"].nunique()),
+            "questions": len(frame),
+            "tokens": int(lengths.sum()),
+            "longest_prompt": int(lengths.max()),
+            "sha256": content_hash(frame),
+        }
+    return {"settings": asdict(settings), "splits": splits, "dropped_or_trimmed": notes}
+
+
+def content_hash(frame: pd.DataFrame) -> str:
+    """A hash of the questions' ids, token ids and references, independent of the file format."""
+    digest = hashlib.sha256()
+    for identifier, ids, answers in zip(frame["id"], frame["input_ids"], frame["answers"], strict=True):
+        digest.update(json.dumps([identifier, np.asarray(ids).tolist(), list(answers)]).encode())
+    return digest.hexdigest()
+
+
+def read_prompts(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A split written by :func:`prepare`; list columns hold numpy arrays."""
+    try:
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no prepared prompts there; run the data stage first") from None

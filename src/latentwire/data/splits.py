@@ -1,0 +1,58 @@
+"""Splits by article: no article is in two of ``train``, ``gate`` and ``final``."""
+
+from __future__ import annotations
+
+import random
+
+import pandas as pd
+
+from latentwire.errors import InputError
+
+SPLITS = ("train", "gate", "final")
+
+
+def _cut_articles(titles: list[str], shares: list[float], rng: random.Random) -> list[set[str]]:
+    """Shuffled titles in consecutive parts of about these shares."""
+    shuffled = sorted(titles)
+    rng.shuffle(shuffled)
+    parts, count = len(shares), len(shuffled)
+    # Rounded, but no part is left empty where there is an article for each.
+    edges = [min(max(round(sum(shares[:i]) * count), i), max(count - parts + i, 0)) for i in range(parts + 1)]
+    return [set(shuffled[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+
+
+def assign_articles(train_titles: list[str], dev_titles: list[str] | None, seed: int) -> dict[str, set[str]]:
+    """The articles of each split.
+
+    With a development set, ``train`` is all training articles and ``gate`` and ``final`` are halves of the
+    development set's, so that both are scored under one reference policy. A single source is cut 60/20/20.
+
+    Raises:
+        InputError: a split would have no article, or an article stands in both sources.
+    """
+    rng = random.Random(seed)
+    if dev_titles is None:
+        train, gate, final = _cut_articles(train_titles, [0.6, 0.2, 0.2], rng)
+    else:
+        both = set(train_titles) & set(dev_titles)
+        if both:
+            raise InputError(
+                f"{len(both)} articles are in both sources, {sorted(both)[0]!r} for one: splits would leak"
+            )
+        train = set(train_titles)
+        gate, final = _cut_articles(dev_titles, [0.5, 0.5], rng)
+    articles = {"train": train, "gate": gate, "final": final}
+    for name, titles in articles.items():
+        if not titles:
+            raise InputError(
+                f"no article is left for the split {name!r}: the source has {len(train_titles)} training and "
+                f"{len(dev_titles or [])} development articles; splits are by article and need at least one each"
+            )
+    return articles
+
+
+def sample_rows(rows: pd.DataFrame, samples: int | None, seed: int) -> pd.DataFrame:
+    """A seeded sample of ``samples`` rows (all where None or fewer), in the seed's random order."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return rows.iloc[order[:samples]].reset_index(drop=True)

@@ -1,0 +1,185 @@
+"""Question-answering sources in the official SQuAD v1.1 layout, as flat ``datasets`` tables.
+
+A row has ``id``, ``title`` (the article), ``context``, ``question`` and ``answers`` (``text`` and ``answer_start``
+lists), which is the layout of SQuAD on the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from latentwire.errors import InputError
+
+DEMO = "demo"
+Row = dict[str, Any]
+
+
+def _require(condition: bool, where: str, what: str) -> None:
+    if not condition:
+        raise InputError(f"{where}: {what}")
+
+
+def _paragraph_rows(title: str, paragraph: Any, where: str) -> Iterator[Row]:
+    _require(isinstance(paragraph, dict), where, "a paragraph must be an object")
+    context = paragraph.get("context")
+    _require(isinstance(context, str) and bool(context.strip()), where, "'context' is missing or empty")
+    _require(isinstance(paragraph.get("qas"), list), where, "'qas' must be a list")
+    for number, qa in enumerate(paragraph["qas"]):
+        place = f"{where}, qas[{number}]"
+        _require(
+            isinstance(qa, dict) and isinstance(qa.get("id"), (str, int)),
+            place,
+            "a question must be an object with an 'id'",
+        )
+        place = f"{place} (id {qa['id']!r})"
+        question, answers = qa.get("question"), qa.get("answers")
+        _require(isinstance(question, str) and bool(question.strip()), place, "'question' is missing or empty")
+        _require(
+            isinstance(answers, list) and bool(answers), place, "the question has no answers (SQuAD v1.1 needs one)"
+        )
+        for answer in answers:
+            _require(
+                isinstance(answer, dict)
+                and isinstance(answer.get("text"), str)
+                and bool(answer["text"].strip())
+                and type(answer.get("answer_start")) is int
+                and answer["answer_start"] >= 0,
+                place,
+                "an answer needs a non-empty 'text' and an 'answer_start', an integer from 0",
+            )
+        yield {
+            "id": str(qa["id"]),
+            "title": title,
+            "context": context,
+            "question": question,
+            "answers": {
+                "text": [answer["text"] for answer in answers],
+                "answer_start": [answer["answer_start"] for answer in answers],
+            },
+        }
+
+
+def flatten_squad(content: Any, name: str) -> list[Row]:
+    """The questions of an official SQuAD v1.1 JSON value as flat rows.
+
+    Args:
+        content: the parsed JSON: ``{"data": [{"title", "paragraphs": [{"context", "qas"}]}]}``.
+        name: what errors call it, such as the file's path.
+
+    Raises:
+        InputError: something is malformed; names the article, paragraph and question.
+    """
+    _require(
+        isinstance(content, dict) and isinstance(content.get("data"), list), name, "no 'data' list: not SQuAD v1.1"
+    )
+    rows: list[Row] = []
+    for number, article in enumerate(content["data"]):
+        where = f"{name}: data[{number}]"
+        _require(isinstance(article, dict) and isinstance(article.get("title"), str), where, "'title' is missing")
+        where = f"{where} ({article['title']!r})"
+        _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
+        for index, paragraph in enumerate(article["paragraphs"]):
+            rows += _paragraph_rows(article["title"], paragraph, f"{where}, paragraphs[{index}]")
+    _require(bool(rows), name, "there is not a single question in it")
+    seen: set[str] = set()
+    for row in rows:
+        _require(row["id"] not in seen, name, f"question id {row['id']!r} occurs twice")
+        seen.add(row["id"])
+    return rows
+
+
+def read_squad_json(path: str | Path) -> Dataset:
+    """The questions of an official SQuAD v1.1 JSON file.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or is malformed; names the item.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (data.train_file, data.dev_file)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    return Dataset.from_list(flatten_squad(content, str(path)))
+
+
+def read_hub(name: str, revision: str | None) -> tuple[Dataset, Dataset]:
+    """The ``train`` and ``validation`` splits of a SQuAD-like data set on the hub.
+
+    Raises:
+        InputError: it can't be loaded (unknown, gated, or no network and not in the cache).
+    """
+    try:
+        loaded = load_dataset(name, revision=revision)
+        return loaded["train"], loaded["validation"]
+    except Exception as error:  # the hub's client raises a dozen unrelated classes
+        raise InputError(
+            f"data set {name!r} (data.path) at revision {revision!r} can't be loaded: {error}. Check the name, run "
+            "'hf auth login' if it is gated, or prefetch it where there is a network and set HF_HOME"
+        ) from error
+
+
+def load_squad_subset(
+    split: str, samples: int, data: str | Path = DEMO, *, revision: str | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """A seeded sample of questions, as the plan's scripts read them.
+
+    Args:
+        split: ``train``, or ``validation`` (the development set).
+        samples: how many; all of the split where it holds fewer.
+        data: ``demo`` (the embedded corpus), a data set on the hub such as ``rajpurkar/squad``, an official v1.1
+            JSON file, or a folder that holds ``train-v1.1*.json`` and ``dev-v1.1*.json``.
+        revision: of the data set on the hub.
+        seed: of the sample, and of the demo corpus.
+
+    Returns:
+        Dictionaries with ``id``, ``title``, ``source`` (the prompt text), ``answer`` (the first reference) and
+        ``answers`` (all references).
+
+    Raises:
+        InputError: an unknown split, or data that can't be read.
+    """
+    from latentwire.data.prompts import source_text
+
+    if split not in ("train", "validation"):
+        raise InputError(f"split must be 'train' or 'validation', got {split!r}")
+    rows = read_rows(split, data, revision, seed)
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(samples, len(rows))))
+    for row in (rows[index] for index in chosen):
+        _require(bool(row["answers"]["text"]), f"{data}, question {row['id']!r}", "it has no answers: not SQuAD v1.1")
+    return [
+        {
+            "id": row["id"],
+            "title": row["title"],
+            "source": source_text(row["context"], row["question"]),
+            "answer": row["answers"]["text"][0],
+            "answers": list(row["answers"]["text"]),
+        }
+        for row in (rows[index] for index in chosen)
+    ]
+
+
+def read_rows(split: str, data: str | Path, revision: str | None, seed: int) -> Dataset:
+    """All questions of a split; see :func:`load_squad_subset` for the arguments."""
+    if str(data) == DEMO:
+        from latentwire.demo.corpus import demo_splits
+
+        return Dataset.from_list(flatten_squad(demo_splits(seed)[split], f"demo corpus, {split}"))
+    path = Path(data)
+    if path.is_file():
+        return read_squad_json(path)
+    if path.is_dir():
+        pattern = "train-v1.1*.json" if split == "train" else "dev-v1.1*.json"
+        found = sorted(path.glob(pattern))
+        if not found:
+            raise InputError(f"{path}: no {pattern} in this folder")
+        return read_squad_json(found[0])
+    train, validation = read_hub(str(data), revision)
+    return train if split == "train" else validation

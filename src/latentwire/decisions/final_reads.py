@@ -1,0 +1,31 @@
+"""The record of every configuration under which the split ``final`` was read.
+
+``final`` is meant to be read once, with a frozen configuration. A second configuration that sees it can have been
+chosen with it in mind, so its verdict is marked as not confirmatory. The record is outside every stage's outputs:
+a rerun adds to it and nothing removes from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentwire.files import read_json, write_json
+
+
+def record_read(folder: str | Path, configuration: str) -> None:
+    """Record that ``final`` is read under a configuration, by its hash; the same one again changes nothing."""
+    path = Path(folder) / f"{configuration}.json"
+    if not path.exists():
+        earlier = recorded_configurations(folder)
+        write_json(path, {"configuration": configuration, "earlier": earlier})
+
+
+def recorded_configurations(folder: str | Path) -> list[str]:
+    """The hashes of all recorded configurations, sorted."""
+    return sorted(path.stem for path in Path(folder).glob("*.json"))
+
+
+def is_confirmatory(folder: str | Path, configuration: str) -> bool:
+    """Whether ``configuration`` was the first under which ``final`` was read."""
+    path = Path(folder) / f"{configuration}.json"
+    return not path.exists() or not read_json(path)["earlier"]

@@ -1,0 +1,54 @@
+"""Final validation: one verdict over all code dimensions of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentwire.decisions.evidence import explained_variance, read_dimension
+from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
+from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
+from latentwire.files import read_json
+from latentwire.layout import Layout
+from latentwire.lm import load_table
+
+
+def validate(
+    root: str, compress_dims: list[int], seeds: list[int], configuration: str, settings: VerdictSettings
+) -> dict[str, Any]:
+    """The verdict, an entry a code dimension.
+
+    Args:
+        root: the experiment's folder of results.
+        compress_dims: code dimensions; the first is the primary test.
+        seeds: training seeds.
+        configuration: hash of the frozen configuration; the read of ``final`` is recorded under it.
+        settings: thresholds and intervals.
+    """
+    paths = Layout(root)
+    record_read(paths.final_reads, configuration)
+    ceiling = read_json(paths.ceiling)
+    table_VD = load_table(paths.table)
+    train_questions = read_json(paths.manifest)["splits"]["train"]["questions"]
+    entries = [
+        dimension_verdict(
+            read_dimension(paths, k, seeds),
+            ceiling=ceiling,
+            variance=explained_variance(paths.spectrum, k),
+            train_questions=train_questions,
+            bits_per_token=bits(k, table_VD.shape[1], table_VD.shape[0], table_VD.element_size() * 8),
+            settings=settings,
+        )
+        for k in compress_dims
+    ]
+    correct_exploratory(entries)
+    return {
+        "experiment": Path(root).name,
+        "configuration": configuration,
+        "confirmatory": is_confirmatory(paths.final_reads, configuration),
+        "configurations_that_read_final": recorded_configurations(paths.final_reads),
+        "outcome": entries[0]["outcome"],
+        "wording": entries[0]["wording"],
+        "ceiling": ceiling,
+        "entries": entries,
+    }

@@ -1,0 +1,106 @@
+"""The gate: does Phase 1 alone keep enough F1, or does Phase 2 run?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from latentwire.errors import InputError
+from latentwire.evaluation.statistics import difference_interval, mean_interval, seed_summary
+from latentwire.files import read_json
+
+
+def question_means(per_seed: list[pd.DataFrame], column: str = "f1") -> tuple[pd.DataFrame, float | None]:
+    """One arm's scores averaged over seeds, a question at a time.
+
+    Args:
+        per_seed: one table a seed, each with ``id``, ``article`` and ``column``.
+        column: what to average.
+
+    Returns:
+        ``id``, ``article``, ``column`` in the first table's order, and the standard deviation of the seeds' means
+        (None for one seed).
+    """
+    first = per_seed[0][["id", "article"]].reset_index(drop=True)
+    aligned = [
+        first.merge(table[["id", column]], on="id", validate="one_to_one")[column].to_numpy() for table in per_seed
+    ]
+    if any(len(values) != len(first) for values in aligned):
+        raise InputError("the seeds were evaluated on different questions; evaluate them again")
+    means, deviation = seed_summary(aligned)
+    return first.assign(**{column: means}), deviation
+
+
+def decide_gate(
+    ceiling: dict[str, Any],
+    text: pd.DataFrame,
+    phase1: list[pd.DataFrame],
+    *,
+    threshold: float,
+    failing: float,
+    force_phase2: bool,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, bool], dict[str, Any]]:
+    """The plan's point rule on ``gate``.
+
+    Args:
+        ceiling: the ceiling check's findings.
+        text: scores of the ``text`` arm.
+        phase1: scores of the ``phase1`` arm, one table a seed.
+        threshold: F1 at or above which Phase 2 is skipped, a fraction.
+        failing: F1 below which Phase 1 counts as failing.
+        force_phase2: run Phase 2 whatever the F1.
+        resamples, seed: of the intervals.
+
+    Returns:
+        The decision (``run_phase2`` and nothing else), and the evidence: F1 with its interval and seed deviation, the
+        difference to the ceiling, the thresholds, the ``reading`` (``validated``, ``partial``, ``failing``), whether
+        the interval straddles a threshold, and whether the decision was forced.
+    """
+    options = {"resamples": resamples, "seed": seed}
+    scores, deviation = question_means(phase1)
+    paired = scores.merge(text[["id", "f1"]], on="id", suffixes=("", "_text"), validate="one_to_one")
+    interval = mean_interval(scores["f1"].to_numpy(), scores["article"].to_numpy(), **options)
+    difference = difference_interval(
+        paired["f1"].to_numpy(), paired["f1_text"].to_numpy(), paired["article"].to_numpy(), **options
+    )
+    value = interval.estimate
+    assert value is not None
+    passed = value >= threshold
+    reading = "validated" if passed else "partial" if value >= failing else "failing"
+    straddles = [
+        limit
+        for limit in (threshold, failing)
+        if interval.lower is not None and interval.upper is not None and interval.lower < limit <= interval.upper
+    ]
+    evidence = {
+        "f1": interval.to_json(),
+        "f1_seed_deviation": deviation,
+        "seeds": len(phase1),
+        "difference_to_text": difference.to_json(),
+        "threshold": threshold,
+        "failing": failing,
+        "passed": passed,
+        "reading": reading,
+        "straddles": straddles,
+        "forced": force_phase2 and passed,
+        "ceiling": ceiling["arms"]["text"]["f1"],
+        "ceiling_passed": ceiling["passed"],
+    }
+    return {"run_phase2": force_phase2 or not passed}, evidence
+
+
+def require_phase2(decision: str | Path) -> None:
+    """Refuse to train Phase 2 where the gate said not to.
+
+    Raises:
+        InputError: the decision is not to run Phase 2.
+    """
+    if not read_json(decision)["run_phase2"]:
+        raise InputError(
+            f"the gate passed ({decision}): Phase 1 reached the threshold, so Phase 2 is not part of this experiment. "
+            "To train it all the same, set phase2.force to true"
+        )

@@ -1,0 +1,331 @@
+"""The verdict: each success criterion with its threshold, value, interval, and pass or fail; the outcome; the causes.
+
+Decided on ``final``. The first code dimension is the primary test; the others are exploratory, with Holm's
+correction. The wording has three values, whatever the point estimate: an interval that straddles the threshold is
+inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latentwire.compression.metrics import summarise
+from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.evaluation.scores import summarise_arm
+from latentwire.evaluation.statistics import Interval, difference_interval, holm, mean_interval, p_value, ratio_interval
+
+LATE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class VerdictSettings:
+    """Thresholds (fractions) and how intervals are made.
+
+    Attributes:
+        cosine: the raw cosine similarity to exceed.
+        fvu: the fraction of variance unexplained to stay below.
+        resamples, seed: of the bootstrap.
+        command: how this experiment is started, for the next experiments' commands.
+        epochs, hidden: of Phase 1, for the same.
+    """
+
+    cosine: float
+    fvu: float
+    resamples: int
+    seed: int
+    command: str
+    epochs: int
+    hidden: int | None
+
+    @property
+    def bootstrap(self) -> dict[str, int]:
+        """Arguments of every interval."""
+        return {"resamples": self.resamples, "seed": self.seed}
+
+
+def _f1_interval(scores: ArmScores, settings: VerdictSettings) -> Interval:
+    return mean_interval(scores.f1["f1"].to_numpy(), scores.f1["article"].to_numpy(), **settings.bootstrap)
+
+
+def _paired(a: ArmScores, b: ArmScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pairs = a.f1.merge(b.f1[["id", "f1"]], on="id", suffixes=("_a", "_b"), validate="one_to_one")
+    return pairs["f1_a"].to_numpy(), pairs["f1_b"].to_numpy(), pairs["article"].to_numpy()
+
+
+def floor_arm(arms: dict[str, ArmScores]) -> str | None:
+    """The higher of the floors ``mean`` and ``question``, where they were evaluated."""
+    floors = [arm for arm in ("mean", "question") if arm in arms]
+    return max(floors, key=lambda arm: arms[arm].f1["f1"].mean(), default=None)
+
+
+def arm_summary(arm: str, arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
+    """F1 and EM with intervals, difference to the ceiling, retention, seed deviation, counters."""
+    own, text = arms[arm], arms["text"]
+    a, b, articles = _paired(own, text)
+    summary = summarise_arm(own.rows, settings.resamples, settings.seed)
+    summary["f1"] = _f1_interval(own, settings).to_json()
+    summary["em"] = mean_interval(
+        own.em["em"].to_numpy(), own.em["article"].to_numpy(), **settings.bootstrap
+    ).to_json()
+    summary |= {
+        "seeds": own.seeds,
+        "f1_seed_deviation": own.f1_seed_deviation,
+        "difference_to_text": difference_interval(a, b, articles, **settings.bootstrap).to_json(),
+        "retention": ratio_interval(a, b, articles, **settings.bootstrap).to_json(),
+    }
+    floor = floor_arm(arms)
+    if floor is not None:
+        _, low, _ = _paired(own, arms[floor])
+        if len(low) == len(a):
+            above = ratio_interval(a - low, b - low, articles, **settings.bootstrap).to_json()
+            summary["retention_above_floor"] = above | {"floor": floor}
+    return summary
+
+
+def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
+    """Paired F1 differences between the arms that isolate one variable each."""
+    pairs = [("phase1", "pca"), ("phase1", "random"), ("phase2", "phase1"), ("phase2", "control"), ("control", "phase1")]
+    return {
+        f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()
+        for a, b in pairs
+        if a in arms and b in arms
+    }
+
+
+def _reconstruction_interval(sums: pd.DataFrame, column: str, over: str, settings: VerdictSettings) -> Interval:
+    return ratio_interval(
+        sums[column].to_numpy(), sums[over].to_numpy(), sums["article"].to_numpy(), **settings.bootstrap
+    )
+
+
+def _criterion(
+    name: str, threshold: float | str, value: float, passed: bool, interval: Interval | None = None, note: str = ""
+) -> dict[str, Any]:
+    return {
+        "criterion": name,
+        "threshold": threshold,
+        "value": value,
+        "interval": None if interval is None else interval.to_json(),
+        "passed": bool(passed),
+        "note": note,
+    }
+
+
+def criteria(
+    results: DimensionResults, chosen: str, train_questions: int, settings: VerdictSettings
+) -> list[dict[str, Any]]:
+    """The plan's success criteria for the chosen adapter."""
+    found = []
+    planned = [
+        s["settings"]["epochs"] * math.ceil(train_questions / s["settings"]["batch_size"])
+        for s in results.summaries[chosen]
+    ]
+    done = min(s["steps"] / steps for s, steps in zip(results.summaries[chosen], planned, strict=True))
+    found.append(_criterion("training completed", "all planned steps", done, done >= 1))
+    shrink = float(np.mean([h[-1]["recon_fvu"] / h[0]["recon_fvu"] for h in results.histories["phase1"]]))
+    note = "held-out FVU after Phase 1 over its value at the start (the PCA inverse)"
+    found.append(_criterion("loss decreased", "< 1", shrink, shrink < 1, note=note))
+    own, untrained = results.reconstruction[(chosen, "all")], results.reconstruction[("pca", "all")]
+    for name, column, over, limit, better in (
+        ("cosine similarity", "cosine", "tokens", settings.cosine, np.greater),
+        ("fraction of variance unexplained", "squared_error", "squared_deviation", settings.fvu, np.less),
+    ):
+        interval = _reconstruction_interval(own, column, over, settings)
+        before = untrained[column].sum() / untrained[over].sum()
+        assert interval.estimate is not None
+        note = "not attributable to training: the untrained pca arm already meets it" if better(before, limit) else ""
+        sign = ">" if better is np.greater else "<"
+        passed = bool(better(interval.estimate, limit))
+        found.append(_criterion(name, f"{sign} {limit:g}", interval.estimate, passed, interval, note))
+    f1 = _f1_interval(results.arms[chosen], settings)
+    assert f1.estimate is not None
+    threshold = results.gate["threshold"]
+    untrained_f1 = float(results.arms["pca"].f1["f1"].mean()) if "pca" in results.arms else 0.0
+    note = "not attributable to training: the untrained pca arm already meets it" if untrained_f1 >= threshold else ""
+    found.append(_criterion("F1", f">= {threshold:g}", f1.estimate, f1.estimate >= threshold, f1, note))
+    gain = untrained["squared_error"] - own["squared_error"]
+    improved = _reconstruction_interval(own.assign(gain=gain), "gain", "squared_deviation", settings)
+    assert improved.estimate is not None
+    note = "FVU of the untrained pca arm minus the adapter's; passes where the paired interval is above 0"
+    passed = improved.lower is not None and improved.lower > 0
+    found.append(_criterion("metrics improving", "> 0", improved.estimate, passed, improved, note))
+    return found
+
+
+def wording(interval: Interval, threshold: float) -> str:
+    """*validated*, *not validated*, or *inconclusive*, by where the whole interval is."""
+    value = f"F1 {100 * (interval.estimate or 0):.1f}%"
+    if interval.lower is None or interval.upper is None:
+        return f"inconclusive: {value}; no interval: {interval.refused}"
+    limits = f"[{100 * interval.lower:.1f}, {100 * interval.upper:.1f}]"
+    if interval.lower >= threshold:
+        return f"validated: {value} {limits}"
+    if interval.upper < threshold:
+        return f"not validated: {value} {limits}"
+    return (
+        f"inconclusive: {value} {limits} straddles {100 * threshold:.0f}%; "
+        "the point estimate alone chose the branch"
+    )
+
+
+def route(f1: float, chosen: str, gate: dict[str, Any], ceiling_passed: bool) -> str:
+    """The outcome by the point rule: ``validated_phase1``, ``validated_phase2``, ``partial``, ``failed``, ``void``."""
+    if not ceiling_passed:
+        return "void"
+    if f1 >= gate["threshold"]:
+        return f"validated_{chosen}"
+    return "partial" if f1 >= gate["failing"] else "failed"
+
+
+def bits(k: int, input_dim: int, vocab_size: int, number_bits: int) -> dict[str, float]:
+    """Bits a token: of the code, of the original embedding, and of the token id itself."""
+    return {
+        "code": k * number_bits,
+        "embedding": input_dim * number_bits,
+        "token_id": math.log2(vocab_size),
+        "ratio": input_dim / k,
+    }
+
+
+def causes(results: DimensionResults, chosen: str, variance: float, settings: VerdictSettings) -> list[dict[str, Any]]:
+    """For a failure: the evidence for each of the three causes, and the command of the experiment that would tell."""
+    arms, k = results.arms, results.k
+    f1 = {arm: float(scores.f1["f1"].mean()) for arm, scores in arms.items()}
+    seen, unseen = (summarise(results.reconstruction[(chosen, subset)]) for subset in ("seen", "unseen"))
+    tail = [_late_gain(history) for history in results.histories["phase1"]]
+    summary = results.summaries["phase1"][0]
+    hidden = 2 * (settings.hidden or summary["table_width"] // 2)
+
+    def command(name: str, setting: str) -> str:
+        return f"{settings.command} --config experiment={name} {setting}"
+
+    stem = f"next-k{k}"
+    return [
+        {
+            "cause": "compression too lossy",
+            "evidence": {
+                "explained_variance_ratio": variance,
+                "f1_nearest_code": f1.get("snap"),
+                "f1_nearest_to_inverse": f1.get("snap_d"),
+                "f1_untrained": f1.get("pca"),
+                "f1_chosen": f1[chosen],
+            },
+            "reading": (
+                "a nearest-code look-up that knows the table bounds what any decoder can do with these codes; the "
+                "distance from it to the adapter is not lost in the code but not recovered from it"
+            ),
+            "command": command(f"{stem}-twice-k", f"'compress_dims=[{2 * k}]'"),
+        },
+        {
+            "cause": "adapter too small",
+            "evidence": {
+                "parameters": summary["parameters"],
+                "share_of_table": summary["parameters"] / summary["table_parameters"],
+                "fvu_seen_types": None if seen is None else seen["fvu"],
+                "fvu_unseen_types": None if unseen is None else unseen["fvu"],
+            },
+            "reading": (
+                "a high FVU on seen types that longer training does not lower speaks for capacity; a much higher one "
+                "on unseen types speaks for memorisation, which more parameters make worse"
+            ),
+            "command": command(f"{stem}-wider", f"'adapter={{hidden: {hidden}}}'"),
+        },
+        {
+            "cause": "too little training",
+            "evidence": {
+                "epochs": settings.epochs,
+                "late_fvu_gain": float(np.mean(tail)),
+                "late_share_of_steps": LATE_SHARE,
+            },
+            "reading": "the relative fall of the held-out FVU over the last fifth of the steps: near 0 is converged",
+            "command": command(f"{stem}-longer", f"'phase1={{epochs: {3 * settings.epochs}}}'"),
+        },
+    ]
+
+
+def _late_gain(history: list[dict[str, Any]]) -> float:
+    """Relative fall of the held-out FVU over the last fifth of the steps."""
+    steps = history[-1]["step"]
+    late = [row["recon_fvu"] for row in history if row["step"] >= (1 - LATE_SHARE) * steps]
+    return float(1 - late[-1] / late[0]) if late[0] else 0.0
+
+
+def dimension_verdict(
+    results: DimensionResults,
+    *,
+    ceiling: dict[str, Any],
+    variance: float,
+    train_questions: int,
+    bits_per_token: dict[str, float],
+    settings: VerdictSettings,
+) -> dict[str, Any]:
+    """The entry of one code dimension."""
+    gate = results.gate
+    chosen = "phase1" if gate["passed"] else "phase2"
+    threshold = gate["threshold"]
+    interval = _f1_interval(results.arms[chosen], settings)
+    assert interval.estimate is not None
+    final_text = float(results.arms["text"].f1["f1"].mean())
+    outcome = route(interval.estimate, chosen, gate, ceiling["passed"] and final_text >= threshold)
+    phase1_final = float(results.arms["phase1"].f1["f1"].mean())
+    agrees = (phase1_final >= threshold) == gate["passed"]
+    passed_f1 = results.arms[chosen].f1
+    return {
+        "k": results.k,
+        "bits_per_token": bits_per_token,
+        "explained_variance_ratio": variance,
+        "gate": gate,
+        "chosen": chosen,
+        "outcome": outcome,
+        "f1": interval.to_json(),
+        "threshold": threshold,
+        "wording": wording(interval, threshold),
+        "p_value": p_value(
+            passed_f1["f1"].to_numpy(), passed_f1["article"].to_numpy(), threshold, **settings.bootstrap
+        ),
+        "agrees_with_gate": agrees,
+        "criteria": criteria(results, chosen, train_questions, settings),
+        "arms": {arm: arm_summary(arm, results.arms, settings) for arm in results.arms},
+        "comparisons": comparisons(results.arms, settings),
+        "reconstruction": _reconstruction_table(results),
+        "phase2": [
+            {name: summary[name] for name in ("calibration", "prompt_loss")}
+            for summary in results.summaries.get("phase2", [])
+        ],
+        "control": [
+            {name: summary[name] for name in ("calibration", "prompt_loss")}
+            for summary in results.summaries.get("control", [])
+        ],
+        "causes": [] if outcome.startswith("validated") else causes(results, chosen, variance, settings),
+    }
+
+
+def _reconstruction_table(results: DimensionResults) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for (arm, subset), sums in results.reconstruction.items():
+        table.setdefault(arm, {})[subset] = summarise(sums)
+    return table
+
+
+def correct_exploratory(entries: list[dict[str, Any]]) -> None:
+    """Mark the first entry as primary; add Holm-adjusted p-values of F1 = threshold to the others, in place.
+
+    An exploratory entry whose adjusted p-value is above 0.05 can't be worded as decided.
+    """
+    for index, entry in enumerate(entries):
+        entry["role"] = "primary" if index == 0 else "exploratory"
+        entry["p_value_holm"] = None
+    tested = {str(entry["k"]): entry["p_value"] for entry in entries[1:] if entry["p_value"] is not None}
+    adjusted = holm(tested) if tested else {}
+    for entry in entries[1:]:
+        entry["p_value_holm"] = adjusted.get(str(entry["k"]))
+        undecided = entry["p_value_holm"] is not None and entry["p_value_holm"] > 0.05
+        if undecided and not entry["wording"].startswith("inconclusive"):
+            entry["wording"] = (
+                f"inconclusive: F1 {100 * entry['f1']['estimate']:.1f}%, Holm-adjusted p = {entry['p_value_holm']:.3f}"
+            )

@@ -1,0 +1,132 @@
+"""The verdict as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ARM_ORDER = (
+    "text", "identity", "phase2", "control", "phase1", "random", "pca", "snap", "snap_d", "quant", "mean", "question"
+)  # fmt: skip
+
+
+def percent(interval: dict[str, Any]) -> str:
+    """An interval of fractions as percent: ``71.2 [68.0, 74.1]``."""
+    if interval["estimate"] is None:
+        return "–"
+    text = f"{100 * interval['estimate']:.1f}"
+    if interval["lower"] is None:
+        return text
+    return f"{text} [{100 * interval['lower']:.1f}, {100 * interval['upper']:.1f}]"
+
+
+def _number(interval: dict[str, Any] | None, value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return str(value)
+    text = f"{value:.4g}"
+    if interval is None or interval["lower"] is None:
+        return text
+    return f"{text} [{interval['lower']:.4g}, {interval['upper']:.4g}]"
+
+
+def ordered_arms(arms: dict[str, Any]) -> list[str]:
+    """The arms from ceiling to floor."""
+    return [arm for arm in ARM_ORDER if arm in arms]
+
+
+def render_verdict(verdict: dict[str, Any]) -> str:
+    """The verdict as a Markdown page."""
+    primary = verdict["entries"][0]
+    text = verdict["ceiling"]["arms"]["text"]["f1"]
+    lines = [
+        f"# Verdict: {verdict['experiment']}",
+        "",
+        f"**{primary['wording']}** (K = {primary['k']}, {primary['bits_per_token']['ratio']:g}× compression, "
+        f"arm `{primary['chosen']}`, threshold {100 * primary['threshold']:.0f}%; outcome `{primary['outcome']}`)",
+        "",
+        f"Ceiling: the uncompressed text has F1 {percent(text)}% on `gate` "
+        f"({'passed' if verdict['ceiling']['passed'] else 'FAILED'}).",
+    ]
+    if verdict["ceiling"]["override"]:
+        lines += ["", "**The ceiling check is overridden** (`ceiling.override`)."]
+    if not verdict["confirmatory"]:
+        lines += ["", "**Not confirmatory**: `final` had been read under another configuration before this one."]
+    lines += [
+        "",
+        "This measures how well the language model tolerates errors in its input embeddings. It is not a useful rate: "
+        "a position-wise code can't take fewer bits than the token id it stands for.",
+    ]
+    for entry in verdict["entries"]:
+        lines += _entry_lines(entry)
+    return "\n".join(lines) + "\n"
+
+
+def _entry_lines(entry: dict[str, Any]) -> list[str]:
+    bits, gate = entry["bits_per_token"], entry["gate"]
+    lines = [
+        "",
+        f"## K = {entry['k']} ({entry['role']})",
+        "",
+        f"- {entry['wording']}",
+        f"- outcome `{entry['outcome']}`; gate: {gate['reading']} at F1 {percent(gate['f1'])}%"
+        + ("; the interval straddles a threshold" if gate["straddles"] else "")
+        + ("; Phase 2 was forced" if gate["forced"] else "")
+        + ("" if entry["agrees_with_gate"] else "; **`final` disagrees with the gate's decision**"),
+        f"- bits a token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
+        f"{bits['token_id']:.1f} in the token id",
+        f"- PCA keeps {100 * entry['explained_variance_ratio']:.1f}% of the variance",
+        "",
+        "| criterion | threshold | value | | |",
+        "|---|---|---|---|---|",
+    ]
+    for c in entry["criteria"]:
+        value = _number(c["interval"], c["value"])
+        lines.append(f"| {c['criterion']} | {c['threshold']} | {value} | {'pass' if c['passed'] else 'FAIL'} | {c['note']} |")
+    lines += [
+        "",
+        "| arm | F1 % | EM % | of the ceiling % | above the floor % | F1, unseen answer type % | empty / capped / degenerate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in ordered_arms(entry["arms"]):
+        own = entry["arms"][arm]
+        unseen = own.get("f1_unseen_answer_type")
+        above = own.get("retention_above_floor")
+        counts = own["counts"]
+        lines.append(
+            f"| {arm} | {percent(own['f1'])} | {percent(own['em'])} | {percent(own['retention'])} | "
+            f"{'–' if above is None else percent(above)} | "
+            f"{'–' if unseen is None else '%.1f (n = %d)' % (100 * unseen['estimate'], unseen['questions'])} | "
+            f"{counts['empty']} / {counts['length_capped']} / {counts['degenerate']} |"
+        )
+    first = entry["arms"]["text"]["f1"]
+    lines += [
+        "",
+        f"n = {first['questions']} questions in {first['articles']} articles of `final`; "
+        f"{100 * first['confidence']:.0f}% studentised bootstrap over articles, B = {first['resamples']}, "
+        f"seed {first['seed']}; trained arms averaged over {entry['arms'][entry['chosen']]['seeds']} seed(s).",
+        "",
+        "| difference in F1 (points) | |",
+        "|---|---|",
+        *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
+    ]
+    if entry["phase2"]:
+        lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]
+        for name in ("phase2", "control"):
+            for seed, found in enumerate(entry[name]):
+                loss = found["prompt_loss"]
+                excess = {
+                    when: " / ".join(f"{loss[when][m] - loss['text'][m]:.3f}" for m in ("all", "first", "repeated"))
+                    for when in ("start", "end")
+                }
+                lines.append(f"- {name}, run {seed + 1}: {excess['start']} at the start, {excess['end']} at the end")
+        calibration = entry["phase2"][0]["calibration"]
+        lines.append(
+            f"- gradient norms at calibration: reconstruction {calibration['gradient_norm_reconstruction']:.3g}, "
+            f"prompt log-perplexity {calibration['gradient_norm_prompt_loss']:.3g}; "
+            f"α = {calibration['alpha']:.4g}, β = {calibration['beta']:.4g}"
+        )
+    if entry["causes"]:
+        lines += ["", "### Why, and what would tell", ""]
+        for cause in entry["causes"]:
+            evidence = ", ".join(f"{n} {_number(None, v)}" for n, v in cause["evidence"].items())
+            lines += [f"- **{cause['cause']}?** {evidence}. {cause['reading'].capitalize()}.", "", f"  `{cause['command']}`", ""]
+    return lines

@@ -1,0 +1,266 @@
+"""Training of the demo's reader: a small causal language model that answers questions about a paragraph.
+
+All questions about a paragraph share one sequence: the paragraph once, then one branch a question, each of which
+attends to the paragraph and to itself only and continues the paragraph's positions. It is the same computation as
+one sequence a question, at about a quarter of the cost. Further branches retell the paragraph's facts in other words:
+the subject of a retold fact stands just before its object, as in the paragraph, which makes it far easier to
+learn whose fact is whose; questions then build on that.
+
+Shape suffixes: B batch, L length, D width, N predicted tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from latentwire.demo.corpus import Article, generate_articles
+from latentwire.demo.tokenizer import ASSISTANT, END, USER, build_tokenizer
+from latentwire.files import hash_of
+from latentwire.training.checkpoint import Checkpoints
+
+log = logging.getLogger(__name__)
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """What determines the reader."""
+
+    seed: int = 7
+    """Start of the weights, and seed of the training corpus: a demo corpus must have another one."""
+    steps: int = 5000
+    contexts: int = 32
+    """Paragraphs a step."""
+    curriculum: tuple[int, ...] = (500, 1000)
+    """Steps at which a paragraph's facts per subject grow from one to two, and from two to three."""
+    layers: int = 3
+    width: int = 128
+    heads: int = 8
+    mlp_width: int = 384
+    muon_lr: float = 0.02
+    """Peak learning rate of the layers' matrices (Muon)."""
+    adam_lr: float = 3e-3
+    """Peak learning rate of the embeddings and norms (AdamW)."""
+    warmup: int = 100
+    checkpoint_every: int = 500
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed paragraphs: ``ids_BL``, ``positions_BL``, ``mask_B1LL`` (True: may attend), ``labels_BL``, ``answer_BL``."""
+
+    ids_BL: torch.Tensor
+    positions_BL: torch.Tensor
+    mask_B1LL: torch.Tensor
+    labels_BL: torch.Tensor
+    answer_BL: torch.Tensor
+
+
+def build_reader(settings: ReaderSettings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained reader with tied embeddings, seeded by ``settings.seed``."""
+    torch.manual_seed(settings.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=settings.mlp_width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.02,
+        rope_theta=10000.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="float32_sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+class Packer:
+    """Turns a paragraph and its questions into one branched sequence of token ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def pack(self, paragraph: dict[str, Any]) -> list[tuple[int, int, int, bool, bool]]:
+        """One tuple a token: id, position, branch (0 is the paragraph), is answer, is a branch's first token."""
+        prefix = self._ids(f"{self.tokenizer.bos_token}{USER}Context: {paragraph['context']}")
+        question_start = self._ids("\n")
+        branches = [
+            (question_start + self._ids(f"Question: {qa['question']}\n{END}{ASSISTANT}"), qa["answers"][0]["text"], END)
+            for qa in paragraph["qas"]
+        ]
+        branches += [(self._ids(f" {beginning}"), phrase, ".") for beginning, phrase in paragraph.get("retold", [])]
+        tokens = [(token, position, 0, False, False) for position, token in enumerate(prefix)]
+        for branch, (opening, phrase, end) in enumerate(branches, start=1):
+            closing = self._ids(f" {phrase}{end}")
+            for offset, token in enumerate(opening + closing):
+                tokens.append((token, len(prefix) + offset, branch, offset >= len(opening), offset == 0))
+        return tokens
+
+    def batch(self, paragraphs: list[dict[str, Any]]) -> Batch:
+        """The paragraphs as one right-padded batch."""
+        packed = [self.pack(paragraph) for paragraph in paragraphs]
+        length = max(map(len, packed))
+        blank = (self.tokenizer.pad_token_id, 0, -1, False, False)
+        columns_BL5 = torch.tensor([tokens + [blank] * (length - len(tokens)) for tokens in packed])
+        ids_BL, positions_BL, branch_BL, answer_BL, start_BL = columns_BL5.unbind(-1)
+        return Batch(
+            ids_BL,
+            positions_BL,
+            _branch_mask(branch_BL),
+            ids_BL.masked_fill((branch_BL < 0) | start_BL.bool(), IGNORED),
+            answer_BL.bool(),
+        )
+
+
+def _branch_mask(branch_BL: torch.Tensor) -> torch.Tensor:
+    """Causal attention within a branch and to the paragraph; padding attends to itself."""
+    length = branch_BL.shape[1]
+    causal_LL = torch.ones(length, length, dtype=torch.bool).tril()
+    key_B1L, query_BL1 = branch_BL[:, None, :], branch_BL[:, :, None]
+    visible_BLL = causal_LL & (((key_B1L == 0) & (query_BL1 >= 0)) | (key_B1L == query_BL1))
+    return visible_BLL[:, None]
+
+
+def batches(settings: ReaderSettings, packer: Packer, start: int) -> Iterator[Batch]:
+    """The training batches from step ``start`` on; a batch depends on the settings and its step alone."""
+
+    def stream(facts_per_chain: int, first_batch: int) -> Iterator[dict[str, Any]]:
+        first = first_batch * settings.contexts
+        per_article = 6
+        articles: Iterator[Article] = generate_articles(
+            settings.seed, start=first // per_article, facts_per_chain=facts_per_chain, questions=4, retell=True
+        )
+        paragraphs = (paragraph for article in articles for paragraph in article["paragraphs"])
+        return itertools.islice(paragraphs, first % per_article, None)
+
+    for step in itertools.count(start):
+        if step in (start, *settings.curriculum):
+            paragraphs = stream(1 + sum(step >= stage for stage in settings.curriculum), step)
+        yield packer.batch(list(itertools.islice(paragraphs, settings.contexts)))
+
+
+def _float32_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention in float32 under bf16 autocast: on the CPU its backward is three times faster."""
+    with torch.autocast("cpu", enabled=False):
+        mixed = F.scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), None if attention_mask is None else attention_mask.float()
+        )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("float32_sdpa", _float32_attention)
+
+
+def losses(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy (nats) of the prompts' tokens and of the answers' tokens, and the answers' token accuracy."""
+    mask = torch.zeros(batch.mask_B1LL.shape).masked_fill_(~batch.mask_B1LL, -torch.inf)
+    hidden_BLD = model.model(
+        input_ids=batch.ids_BL, attention_mask=mask, position_ids=batch.positions_BL, use_cache=False
+    ).last_hidden_state
+    labels_BL, answer_BL = batch.labels_BL[:, 1:], batch.answer_BL[:, 1:]
+    kept_BL = labels_BL != IGNORED
+    labels_N, answer_N = labels_BL[kept_BL], answer_BL[kept_BL]
+    logits_NV = model.lm_head(hidden_BLD[:, :-1][kept_BL])
+    loss_N = F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+    accuracy = (logits_NV[answer_N].argmax(-1) == labels_N[answer_N]).float().mean()
+    return loss_N[~answer_N].mean(), loss_N[answer_N].mean(), accuracy
+
+
+def _optimisers(model: LlamaForCausalLM, settings: ReaderSettings) -> list[torch.optim.Optimizer]:
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=settings.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _schedule(settings: ReaderSettings) -> Callable[[int], float]:
+    def factor(step: int) -> float:
+        """Warm-up, constant, then a linear decay over the last two fifths."""
+        rest = (settings.steps - step) / (0.4 * settings.steps)
+        return min(1.0, (step + 1) / settings.warmup, max(rest, 0.0))
+
+    return factor
+
+
+def train_reader(settings: ReaderSettings, output: Path, state: Path, *, progress: bool = True) -> dict[str, float]:
+    """Train a reader and write it as a Hugging Face model directory (bf16 safetensors, tokenizer, chat template).
+
+    Args:
+        settings: what determines the result.
+        output: the model directory to write.
+        state: folder for the checkpoints of an interrupted run, which is continued at the next call.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The last steps' mean ``prompt_loss``, ``answer_loss`` (nats a token) and ``answer_accuracy``.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the checkpoints are kept.
+    """
+    tokenizer = build_tokenizer()
+    model = build_reader(settings, tokenizer)
+    optimisers = _optimisers(model, settings)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(settings)) for optimiser in optimisers]
+    parts = {"model": model}
+    parts |= {f"optimiser{i}": part for i, part in enumerate(optimisers)}
+    parts |= {f"scheduler{i}": part for i, part in enumerate(schedulers)}
+    checkpoints = Checkpoints(state / hash_of(asdict(settings))[:16])
+    start, recent = 0, torch.zeros(3)
+    if (found := checkpoints.load()) is not None:
+        start, stored = found
+        recent = stored.pop("recent")
+        for name, part in parts.items():
+            part.load_state_dict(stored[name])
+        log.info("continuing at step %d", start)
+    bar = tqdm(total=settings.steps, initial=start, disable=not progress, mininterval=10, unit="step")
+    for step, batch in zip(range(start, settings.steps), batches(settings, Packer(tokenizer), start), strict=False):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            prompt_loss, answer_loss, accuracy = losses(model, batch)
+        total = prompt_loss + answer_loss
+        if not math.isfinite(total.item()):
+            raise FloatingPointError(f"loss is {total.item()} at step {step}; the last checkpoint is kept in {state}")
+        model.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for part in (*optimisers, *schedulers):
+            part.step()
+        new = torch.stack([prompt_loss, answer_loss, accuracy]).detach()
+        recent = new if step == 0 else 0.98 * recent + 0.02 * new
+        if step % 50 == 0:
+            bar.set_postfix(prompt=f"{recent[0]:.3f}", answer=f"{recent[1]:.3f}", accuracy=f"{recent[2]:.3f}")
+        bar.update()
+        if (step + 1) % settings.checkpoint_every == 0:
+            checkpoints.save(step + 1, {"recent": recent} | {n: p.state_dict() for n, p in parts.items()})
+    bar.close()
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    checkpoints.clear()
+    return dict(zip(("prompt_loss", "answer_loss", "answer_accuracy"), recent.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""Scoring of generated answers, and the uncertainty of the scores."""

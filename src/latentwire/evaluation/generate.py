@@ -1,0 +1,139 @@
+"""Greedy generation of answers from prompts, as token ids or as embeddings; the same decoding for every arm.
+
+Only the prompt's embeddings differ between arms: generated tokens are embedded by the model's own table.
+
+Shape suffixes: B batch, L length, U token types, D embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer: its text, the number of tokens, and why it ended (``stop`` or ``length``)."""
+
+    text: str
+    tokens: int
+    finished: str
+
+
+class NewlineAfterText(StoppingCriteria):
+    """Ends an answer at a newline after its first non-space text; a leading newline does not end it."""
+
+    def __init__(self, tokenizer: Any, prompt_length: int) -> None:
+        self.tokenizer, self.prompt_length = tokenizer, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        texts = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :], skip_special_tokens=True)
+        ended = ["\n" in text.lstrip() for text in texts]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+
+def first_line(text: str) -> str:
+    """The answer: the first line with text on it, stripped."""
+    return text.strip().split("\n", 1)[0].strip()
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length; formed before any sharding, so that shards take whole batches."""
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def padded_embeddings(
+    rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor, mask_BL: torch.Tensor
+) -> torch.Tensor:
+    """Embeddings ``[B, L, D]`` of padded prompts, gathered from rebuilt rows on their device; zeros on padding."""
+    index_BL = torch.searchsorted(ids_U, ids_BL).clamp_max(len(ids_U) - 1)
+    return rebuilt_UD[index_BL.to(rebuilt_UD.device)] * mask_BL[..., None].to(rebuilt_UD.device)
+
+
+class Decoder:
+    """Our own greedy decoding of one model, never the checkpoint's.
+
+    Args:
+        model: a frozen Hugging Face causal language model; its generation configuration is replaced.
+        tokenizer: its tokenizer, with a padding token.
+        max_new_tokens: one cap for every answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        stops = {tokenizer.eos_token_id}
+        # Chat models name their end of turn only in the checkpoint's generation configuration.
+        named = getattr(model.generation_config, "eos_token_id", None)
+        stops |= set(named if isinstance(named, list) else [named])
+        self.settings = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stop for stop in stops if stop is not None),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        # The stops stay with the model: another decoder of it must find them again.
+        model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
+        self.device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def answers(
+        self, prompts: Sequence[np.ndarray], rebuilt_UD: torch.Tensor | None = None, ids_U: torch.Tensor | None = None
+    ) -> list[Answer]:
+        """Answers to one batch of prompts.
+
+        Args:
+            prompts: token ids, unpadded.
+            rebuilt_UD: rebuilt embeddings of the sorted token ids ``ids_U`` to read instead of the token ids.
+            ids_U: sorted; every prompt token is among them.
+        """
+        length = max(map(len, prompts))
+        ids_BL = torch.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=torch.int64)
+        mask_BL = torch.zeros_like(ids_BL)
+        for row, ids in enumerate(prompts):
+            ids_BL[row, length - len(ids) :] = torch.from_numpy(np.array(ids, dtype=np.int64))
+            mask_BL[row, length - len(ids) :] = 1
+        if rebuilt_UD is None:
+            given, prompt_length = {"input_ids": ids_BL.to(self.device)}, length
+        else:
+            assert ids_U is not None
+            embeddings_BLD = padded_embeddings(rebuilt_UD, ids_U, ids_BL, mask_BL)
+            dtype = next(self.model.parameters()).dtype
+            # Given embeddings alone, generate() returns the new tokens only.
+            given, prompt_length = {"inputs_embeds": embeddings_BLD.to(self.device, dtype)}, 0
+        generated = self.model.generate(
+            **given,
+            attention_mask=mask_BL.to(self.device),
+            generation_config=self.settings,
+            stopping_criteria=StoppingCriteriaList([NewlineAfterText(self.tokenizer, prompt_length)]),
+        )
+        return [self._answer(tokens) for tokens in generated[:, prompt_length:].tolist()]
+
+    def _answer(self, tokens: list[int]) -> Answer:
+        stops = set(self.settings.eos_token_id) | {self.settings.pad_token_id}
+        kept = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
+        text = self.tokenizer.decode(tokens[:kept], skip_special_tokens=True)
+        stopped = kept < len(tokens) or "\n" in text.lstrip() or kept < self.settings.max_new_tokens
+        return Answer(first_line(text), kept, "stop" if stopped else "length")
+
+
+def generate_answers(
+    decoder: Decoder,
+    prompts: Sequence[np.ndarray],
+    batches: Sequence[Sequence[int]],
+    rebuilt_UD: torch.Tensor | None = None,
+    ids_U: torch.Tensor | None = None,
+    *,
+    description: str = "answers",
+) -> Iterator[tuple[int, Answer]]:
+    """Answers to the prompts in ``batches``, as (index, answer), batch after batch."""
+    for batch in tqdm(batches, desc=description, unit="batch", mininterval=5):
+        found = decoder.answers([prompts[index] for index in batch], rebuilt_UD, ids_U)
+        yield from zip(batch, found, strict=True)

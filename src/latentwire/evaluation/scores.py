@@ -1,0 +1,89 @@
+"""Scores of predictions: per question, and summarised with intervals and collapse counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latentwire.errors import InputError
+from latentwire.evaluation.questions import arm_questions
+from latentwire.evaluation.squad_metrics import exact_match, f1
+from latentwire.evaluation.statistics import mean_interval
+
+DEGENERATE_WORDS = 4
+DEGENERATE_DISTINCT = 0.5
+
+
+def distinct_1(text: str) -> float:
+    """Distinct words over words; 1.0 for an empty text (which is counted as empty instead)."""
+    words = text.lower().split()
+    return len(set(words)) / len(words) if words else 1.0
+
+
+def is_degenerate(text: str) -> bool:
+    """Whether an answer repeats itself: at least four words, at most half of them distinct."""
+    return len(text.split()) >= DEGENERATE_WORDS and distinct_1(text) <= DEGENERATE_DISTINCT
+
+
+def score_predictions(
+    records: list[dict[str, Any]],
+    prompts: pd.DataFrame,
+    seen_types: np.ndarray,
+    identity_samples: int | None = None,
+) -> pd.DataFrame:
+    """One row a question and arm: F1, EM, and whether the answer holds a token type that training never saw.
+
+    Args:
+        records: predictions of one or more arms.
+        prompts: the split.
+        seen_types: bool ``[V]``, token types that occur in the training prompts.
+        identity_samples: questions of the ``identity`` arm, None for all.
+
+    Raises:
+        InputError: an arm has no prediction for a question, or two.
+    """
+    if not records:
+        raise InputError("there are no predictions to score: the evaluation wrote none")
+    unseen = [
+        bool((~seen_types[np.asarray(ids)[np.asarray(mask, dtype=bool)]]).any())
+        for ids, mask in zip(prompts["input_ids"], prompts["answer_mask"], strict=True)
+    ]
+    questions = prompts[["id", "article", "answers"]].assign(unseen_answer_type=unseen)
+    tables = []
+    for arm, own in pd.DataFrame(records).groupby("arm", sort=False):
+        asked = arm_questions(str(arm), questions, identity_samples)
+        if sorted(own["id"]) != sorted(asked["id"]):
+            raise InputError(
+                f"arm {arm!r}: {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; each needs "
+                "exactly one: evaluate the arm again"
+            )
+        scored = asked.merge(own.drop(columns="article"), on="id", how="left", validate="one_to_one")
+        scored["f1"] = [f1(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)]
+        scored["em"] = [
+            exact_match(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)
+        ]
+        tables.append(scored)
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise_arm(scored: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    """F1 and EM with intervals clustered by article, F1 on answers with an unseen type, and collapse counters."""
+    options = {"resamples": resamples, "seed": seed}
+    summary: dict[str, Any] = {
+        name: mean_interval(scored[name].to_numpy(), scored["article"].to_numpy(), **options).to_json()
+        for name in ("f1", "em")
+    }
+    for name, own in scored.groupby("unseen_answer_type"):
+        key = "f1_unseen_answer_type" if name else "f1_seen_answer_types"
+        summary[key] = {"estimate": float(own["f1"].mean()), "questions": len(own)}
+    predictions = scored["prediction"]
+    summary["counts"] = {
+        "questions": len(scored),
+        "empty": int((predictions.str.strip() == "").sum()),
+        "length_capped": int((scored["finished"] == "length").sum()),
+        "degenerate": int(predictions.map(is_degenerate).sum()),
+    }
+    summary["distinct_1"] = float(predictions.map(distinct_1).mean())
+    return summary

@@ -1,0 +1,202 @@
+"""The frozen language model: configuration, tokenizer, embedding table and weights, local or from the hub.
+
+The embedding table alone is read without loading the model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+
+from latentwire.errors import InputError
+from latentwire.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+# Where architectures keep their input embeddings.
+TABLE_NAMES = (
+    "model.embed_tokens.weight",
+    "transformer.wte.weight",
+    "gpt_neox.embed_in.weight",
+    "model.decoder.embed_tokens.weight",
+    "wte.weight",
+    "embed_tokens.weight",
+)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _unavailable(model: str, revision: str | None, error: Exception) -> InputError:
+    way_out = (
+        "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN"
+        if isinstance(error, GatedRepoError) or "gated" in str(error).lower() or "401" in str(error)
+        else "check model.path and model.revision; without a network, prefetch it where there is one ('hf download "
+        f"{model}') and set HF_HOME, or give a local directory"
+    )
+    return InputError(f"model {model!r} (model.path) at revision {revision!r} can't be loaded: {way_out}. ({error})")
+
+
+def fetch(model: str, name: str, revision: str | None) -> Path:
+    """The local path of one file of a model directory or hub repository (downloading that file alone).
+
+    Raises:
+        FileNotFoundError: the model is there but has no such file.
+        InputError: the model is unknown, gated, or out of reach; says what to do.
+    """
+    if Path(model).is_dir():
+        path = Path(model) / name
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        return path
+    if model.startswith((".", "/")) or model.count("/") > 1:
+        raise InputError(f"model directory {model!r} (model.path) does not exist")
+    try:
+        return Path(hf_hub_download(model, name, revision=revision))
+    except LocalEntryNotFoundError as error:
+        raise _unavailable(model, revision, error) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(name) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _unavailable(model, revision, error) from error
+
+
+def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
+    """The model's configuration; refuses architectures whose embeddings or logits are rescaled inside the model."""
+    try:
+        fetch(model, "config.json", revision)
+    except FileNotFoundError as error:
+        raise InputError(f"{model!r} (model.path) has no config.json: not a Hugging Face model") from error
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unavailable(model, revision, error) from error
+    rescaled = [
+        name for name in ("embedding_multiplier", "scale_emb") if getattr(config, name, 1) not in (None, 1, 1.0)
+    ]
+    if config.model_type.startswith("gemma") or rescaled:
+        raise InputError(
+            f"{model!r}: {config.model_type} rescales embeddings after the look-up, which is not supported"
+        )
+    return config
+
+
+def load_tokenizer(model: str, revision: str | None = None) -> Any:
+    """The model's tokenizer; its padding token falls back to EOS."""
+    load_config(model, revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unavailable(model, revision, error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
+    """The input embedding table ``[V, D]`` in its stored dtype, from the one safetensors shard that holds it.
+
+    Args:
+        model: local model directory, or name on the hub (that shard alone is downloaded).
+        revision: of the hub repository.
+
+    Raises:
+        InputError: the model is out of reach, has no readable safetensors, or keeps its embeddings under an unknown
+            name.
+    """
+    load_config(model, revision)
+    name, path = _table_file(model, revision)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return stored.get_tensor(name or _table_name(list(stored.keys()), model))
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); is it a Git LFS pointer, or half a download?"
+        ) from error
+
+
+def _table_file(model: str, revision: str | None) -> tuple[str | None, Path]:
+    """The file that holds the table, and the table's name where an index tells it."""
+    try:
+        index = json.loads(fetch(model, "model.safetensors.index.json", revision).read_text(encoding="utf-8"))
+    except (FileNotFoundError, InputError) as error:
+        # Without a network, a cached model of one file can't be told from one whose index is out of reach.
+        no_index = error
+    else:
+        name = _table_name(list(index["weight_map"]), model)
+        try:
+            return name, fetch(model, index["weight_map"][name], revision)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{model!r}: its index names {error}, which is not there: the model is incomplete"
+            ) from error
+    try:
+        return None, fetch(model, "model.safetensors", revision)
+    except FileNotFoundError as error:
+        if isinstance(no_index, InputError):
+            raise no_index from error
+        raise InputError(f"{model!r} has no safetensors weights; pickled checkpoints are not loaded") from error
+
+
+def save_table(path: str | Path, table_VD: torch.Tensor) -> None:
+    """Write an embedding table, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({"table_VD": table_VD.contiguous()}, temporary)
+
+
+def load_table(path: str | Path) -> torch.Tensor:
+    """The embedding table written by :func:`save_table`."""
+    with safe_open(path, framework="pt") as stored:
+        return stored.get_tensor("table_VD")
+
+
+def context_length(model: str, revision: str | None = None) -> int:
+    """The longest sequence that the model was made for, in tokens."""
+    config = load_config(model, revision)
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
+
+
+def _table_name(names: list[str], model: str) -> str:
+    for candidate in TABLE_NAMES:
+        if candidate in names:
+            return candidate
+    raise InputError(f"{model!r}: no input embeddings under any of {', '.join(TABLE_NAMES)}")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``cpu``, ``cuda``, or ``auto`` (CUDA where there is one).
+
+    Raises:
+        InputError: ``cuda`` is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "a GPU is asked for (--device cuda) but torch sees none: check the job's GPU request "
+            "(resources.<stage>.gpu), CUDA_VISIBLE_DEVICES, and that torch is a CUDA build"
+        )
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def load_model(model: str, revision: str | None, dtype: str, device: torch.device) -> Any:
+    """The frozen model in evaluation mode, without gradients on its weights.
+
+    Raises:
+        InputError: it is out of reach, or its weights are not safetensors.
+    """
+    load_config(model, revision)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, revision=revision, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise _unavailable(model, revision, error) from error
+    return loaded.to(device).eval().requires_grad_(False)

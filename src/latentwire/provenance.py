@@ -1,0 +1,49 @@
+"""Provenance: what an artefact was made from. Deterministic; times and memory are in Snakemake's benchmark files."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from latentwire.files import sha256_of, write_json
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "safetensors")
+
+
+def provenance_path(artefact: str | Path) -> Path:
+    """Where the provenance of an artefact is: beside it, ``<name>.provenance.json``."""
+    artefact = Path(artefact)
+    return artefact.with_name(f"{artefact.name}.provenance.json")
+
+
+def write_provenance(
+    artefact: str | Path, arguments: argparse.Namespace, inputs: Iterable[str | Path | None], device: str = "cpu"
+) -> None:
+    """Write the provenance of ``artefact``.
+
+    Args:
+        artefact: the file that was made.
+        arguments: of the program that made it; paths of outputs and state are part of them.
+        inputs: files it was made from; their hashes are recorded.
+        device: where it was computed.
+    """
+    settings: dict[str, Any] = {
+        name: [str(item) for item in value] if isinstance(value, list) else value if _plain(value) else str(value)
+        for name, value in sorted(vars(arguments).items())
+    }
+    record = {
+        "settings": settings,
+        "inputs": {str(path): sha256_of(path) for path in inputs if path is not None and Path(path).is_file()},
+        "artefact": sha256_of(artefact),
+        "device": device,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+    write_json(provenance_path(artefact), record)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,0 +1,123 @@
+"""Phase 1 without a workflow: what ``train_adapter_only.py`` needs around it when it runs by itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from latentwire.adapter import Adapter
+from latentwire.arms import ArmInputs
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens, load_counts, pca_sample_size, save_counts
+from latentwire.data.prepare import prepare_split, read_prompts
+from latentwire.data.prompts import PromptRenderer
+from latentwire.data.squad import read_rows
+from latentwire.data.splits import sample_rows
+from latentwire.errors import InputError
+from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+from latentwire.evaluation.quick import quick_evaluation
+from latentwire.evaluation.scores import score_predictions, summarise_arm
+from latentwire.files import write_json
+from latentwire.lm import load_model, load_table, load_tokenizer, read_embeddings, save_table
+from latentwire.training.run_phase1 import TrainingFiles
+
+log = logging.getLogger(__name__)
+
+READER = Path(__file__).parents[2] / "resources" / "reader"
+EVALUATION_BATCH = 32
+
+
+def prepare_inputs(arguments: argparse.Namespace) -> None:
+    """Prepare prompts, the table and the compressor under ``arguments.output``, and name them in ``arguments``."""
+    if arguments.model is None:
+        if not READER.is_dir():
+            raise InputError(f"the embedded reader is not at {READER}: run from a checkout, or give --model")
+        arguments.model = str(READER)
+    folder = arguments.output / "inputs"
+    renderer = PromptRenderer(
+        load_tokenizer(arguments.model, arguments.revision), arguments.prompt_style, arguments.system_prompt
+    )
+    table_VD = read_embeddings(arguments.model, arguments.revision)
+    if arguments.compress_dim > table_VD.shape[1]:
+        raise InputError(
+            f"--compress_dim {arguments.compress_dim} is larger than the model's embedding dimension {table_VD.shape[1]}"
+        )
+    for name, split, samples in (
+        ("train", "train", arguments.samples),
+        ("held_out", "validation", arguments.eval_samples),
+    ):
+        rows = pd.DataFrame(read_rows(split, arguments.data, arguments.data_revision, 0))
+        chosen = sample_rows(rows, samples, seed=0)
+        frame, notes = prepare_split(
+            name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
+        )
+        log.info("%s: %d prompts, %d trimmed or dropped", name, len(frame), len(notes))
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+        setattr(arguments, name, folder / f"{name}.parquet")
+    sequences = list(read_prompts(arguments.train, ["input_ids"])["input_ids"])
+    counts = {
+        "pca": count_tokens(sequences[: pca_sample_size("auto", len(sequences))], len(table_VD)),
+        "train": count_tokens(sequences, len(table_VD)),
+    }
+    save_table(folder / "embeddings.safetensors", table_VD)
+    save_counts(folder / "token_counts.safetensors", **counts)
+    try:
+        compressor = EmbeddingCompressor(table_VD.shape[1], arguments.compress_dim).fit(table_VD, counts["pca"])
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    compressor.save(folder / "pca.safetensors")
+    log.info("PCA keeps %.1f%% of the variance", 100 * compressor.explained_variance_ratio)
+    arguments.table, arguments.compressor = folder / "embeddings.safetensors", folder / "pca.safetensors"
+
+
+def load_quick_evaluation(
+    arguments: argparse.Namespace, files: TrainingFiles, device: torch.device
+) -> Callable[[Adapter], dict[str, float]]:
+    """The quick evaluation of Phase 1, which needs the language model."""
+    if arguments.model is None:
+        raise InputError("--quick_eval_every needs the language model: give --model")
+    return quick_evaluation(
+        load_model(arguments.model, arguments.revision, arguments.dtype, device),
+        load_tokenizer(arguments.model, arguments.revision),
+        files,
+        arguments.compress_dim,
+        questions=arguments.quick_eval_questions,
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=EVALUATION_BATCH,
+    )
+
+
+def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device) -> None:
+    """Evaluate the text, the untrained inverse and the adapter on the held-out questions, and print and write F1."""
+    from latentwire.evaluation.generate import Decoder
+
+    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+    decoder = Decoder(model, load_tokenizer(arguments.model, arguments.revision), arguments.max_new_tokens)
+    prompts = read_prompts(files.held_out)
+    counts = load_counts(files.table.with_name("token_counts.safetensors"))
+    inputs = ArmInputs(
+        load_table(files.table),
+        counts["pca"],
+        files.compressor,
+        arguments.compress_dim,
+        files.output / "adapter.safetensors",
+    )
+    batches = evaluation_batches(prompts, EVALUATION_BATCH, shard=0, shards=1)
+    records = [
+        record for arm in ("text", "pca", "phase1") for record in evaluate_arm(arm, inputs, decoder, prompts, batches)
+    ]
+    scored = score_predictions(records, prompts, (counts["train"] > 0).numpy())
+    summary = {str(arm): summarise_arm(own, resamples=2000, seed=0) for arm, own in scored.groupby("arm", sort=False)}
+    write_json(files.output / "f1.json", summary)
+    print(
+        json.dumps(
+            {arm: {"f1": found["f1"]["estimate"], "em": found["em"]["estimate"]} for arm, found in summary.items()}
+        )
+    )

@@ -1,0 +1,1 @@
+"""Training: the two phases, their shared loop pieces, and resumable state."""

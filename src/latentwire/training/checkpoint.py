@@ -1,0 +1,94 @@
+"""Resumable training state, without pickles: tensors in safetensors, everything else as JSON in its header.
+
+A checkpoint holds whatever ``state_dict``-like nests of tensors, numbers, strings, lists and dictionaries the
+caller names (model, optimiser, schedule), so that a run continued from it takes the very steps that the
+uninterrupted run would have taken.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from latentwire.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+_TENSOR = "__tensor__"
+KEPT = 2
+
+
+def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """``value`` with each tensor moved to ``tensors`` and replaced by a reference; JSON-ready."""
+    if isinstance(value, torch.Tensor):
+        name = f"{len(tensors)}{path}"  # the number keeps names apart whatever characters the keys hold
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        pairs = [[key, _split(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+        return {"__dict__": pairs}  # keeps integer keys, which JSON objects would turn into strings
+    if isinstance(value, (list, tuple)):
+        return [_split(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict) and _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if isinstance(value, dict):
+        return {key: _join(item, tensors) for key, item in value["__dict__"]}
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    return value
+
+
+class Checkpoints:
+    """The checkpoints of one training run in one folder; the last two are kept.
+
+    Args:
+        folder: where they live. It must be the run's own: name it after a hash of everything that determines
+            the result, so that another configuration never resumes from this one's state.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write ``state`` as the checkpoint of ``step``, atomically, and drop all but the last two.
+
+        A run continues from its newest readable checkpoint, so whatever is newer than ``step`` is unreadable.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        header = json.dumps(_split(state, "", tensors))
+        path = self.folder / f"step{step:09d}.safetensors"
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"state": header, "step": str(step)})
+        readable = [other for other in self._paths() if other <= path]
+        for other in set(self._paths()) - set(readable[-KEPT:]):
+            other.unlink(missing_ok=True)
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest readable checkpoint as ``(step, state)``, or None; an unreadable one is passed over aloud."""
+        for path in reversed(self._paths()):
+            try:
+                with safe_open(path, framework="pt") as stored:
+                    metadata = stored.metadata()
+                    tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+                return int(metadata["step"]), _join(json.loads(metadata["state"]), tensors)
+            except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+                log.warning("checkpoint %s can't be read (%s); trying the one before it", path, error)
+        return None
+
+    def clear(self) -> None:
+        """Remove the folder, after success."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("step*.safetensors"))

@@ -1,0 +1,171 @@
+"""The one training loop of both phases: AdamW, warm-up and cosine decay, clipping, checkpoints, diagnostics.
+
+What a step sees is a function of the step's number alone, so a run continued from a checkpoint takes the very
+steps of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from latentwire.adapter import Adapter
+from latentwire.training.checkpoint import Checkpoints
+from latentwire.training.diagnostics import log_diagnostics
+
+log = logging.getLogger(__name__)
+
+Losses = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW and its schedule.
+
+    Attributes:
+        lr: peak, after the warm-up.
+        weight_decay: of matrices; biases have none.
+        warmup_fraction: share of the steps over which the learning rate rises.
+        gradient_clip: largest gradient norm.
+    """
+
+    lr: float
+    weight_decay: float
+    warmup_fraction: float
+    gradient_clip: float
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """The random order of ``count`` prompts in one epoch, a function of the seed and the epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def batch_at(step: int, count: int, batch_size: int, seed: int) -> torch.Tensor:
+    """Indices of the prompts in the batch of ``step``; the last batch of an epoch may be smaller."""
+    per_epoch = math.ceil(count / batch_size)
+    epoch, position = divmod(step, per_epoch)
+    return epoch_order(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+def _optimiser(adapter: Adapter, settings: OptimiserSettings) -> torch.optim.AdamW:
+    matrices = [p for p in adapter.parameters() if p.ndim >= 2]
+    others = [p for p in adapter.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def _factor(settings: OptimiserSettings, steps: int) -> Callable[[int], float]:
+    warmup = max(1, round(settings.warmup_fraction * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return factor
+
+
+def train_adapter(
+    adapter: Adapter,
+    loss_at: Callable[[int], Losses],
+    *,
+    steps: int,
+    steps_per_epoch: int,
+    settings: OptimiserSettings,
+    checkpoints: Checkpoints,
+    measure: Callable[[int], dict[str, float]],
+    measure_every: int,
+    diagnostics: Path,
+    description: str,
+) -> list[dict[str, Any]]:
+    """Train ``adapter`` in place.
+
+    Args:
+        adapter: on its device.
+        loss_at: the losses of a step; ``loss`` is minimised, the others are logged.
+        steps: optimiser steps.
+        steps_per_epoch: for the log.
+        settings: optimiser and schedule.
+        checkpoints: where to continue from and to save to.
+        measure: held-out metrics after so many steps, logged before the first step, every ``measure_every``
+            steps, and after the last.
+        measure_every: steps between two of those; checkpoints are written then too.
+        diagnostics: JSONL file for :func:`log_diagnostics`, written anew from the start or the checkpoint.
+        description: of the progress bar.
+
+    Returns:
+        The diagnostics, one dictionary a measurement.
+
+    Raises:
+        FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a
+            checkpoint.
+    """
+    optimiser = _optimiser(adapter, settings)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
+    history: list[dict[str, Any]] = []
+    start = 0
+
+    def state() -> dict[str, Any]:
+        return {
+            "adapter": adapter.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "history": history,
+        }
+
+    def record(step: int, losses: dict[str, float]) -> None:
+        metrics = losses | measure(step)
+        log_diagnostics(diagnostics, step, step / steps_per_epoch, metrics)
+        history.append({"step": step, "epoch": step / steps_per_epoch} | metrics)
+
+    diagnostics.unlink(missing_ok=True)
+    if (found := checkpoints.load()) is not None:
+        start, stored = found
+        adapter.load_state_dict(stored["adapter"])
+        optimiser.load_state_dict(stored["optimiser"])
+        scheduler.load_state_dict(stored["scheduler"])
+        history = stored["history"]
+        for row in history:
+            log_diagnostics(
+                diagnostics, row["step"], row["epoch"], {k: row[k] for k in row if k not in ("step", "epoch")}
+            )
+        log.info("%s: continuing at step %d of %d", description, start, steps)
+    if not history:
+        record(0, {})
+    sums: dict[str, float] = {}
+    since = 0
+    bar = tqdm(range(start, steps), desc=description, initial=start, total=steps, unit="step", mininterval=5)
+    for step in bar:
+        losses = loss_at(step)
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.gradient_clip)
+        for what, value in (("loss", losses["loss"].item()), ("gradient norm", norm.item())):
+            if not math.isfinite(value):
+                checkpoints.save(step, state())
+                raise FloatingPointError(
+                    f"{description}: the {what} is {value} at step {step}; the state before it is kept in "
+                    f"{checkpoints.folder}. Lower the learning rate or look for bad rows in the embedding table"
+                )
+        optimiser.step()
+        scheduler.step()
+        for name, loss in (losses | {"gradient_norm": norm}).items():
+            sums[f"train_{name}"] = sums.get(f"train_{name}", 0.0) + loss.item()
+        since += 1
+        if (step + 1) % measure_every == 0 or step + 1 == steps:
+            bar.set_postfix(loss=f"{sums['train_loss'] / since:.4f}")
+            record(step + 1, {name: total / since for name, total in sums.items()})
+            sums, since = {}, 0
+            checkpoints.save(step + 1, state())
+    return history

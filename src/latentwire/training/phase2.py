@@ -1,0 +1,331 @@
+"""Phase 2: generation-aware training, α·reconstruction + β·prompt log-perplexity through the frozen model.
+
+The model reads the *rebuilt* prompt and predicts the prompt's own tokens. No answer token is in any input or label.
+Labels are −100 on padding and on the template's constant tokens. With β = 0 the same steps are the control.
+
+Shape suffixes: B batch, L length, U unique tokens, D embedding dimensions, K code dimensions, N predicted tokens,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.errors import InputError
+from latentwire.training.checkpoint import Checkpoints
+from latentwire.training.loop import Losses, OptimiserSettings, batch_at, train_adapter
+from latentwire.training.phase1 import (
+    MEASUREMENTS,
+    TokenRows,
+    autocast,
+    held_out_metrics,
+    held_out_types,
+    unique_tokens,
+    weighted_error,
+)
+
+IGNORED = -100
+BLOCK_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Phase2Settings:
+    """What determines Phase 2 besides its inputs.
+
+    Attributes:
+        epochs: passes over the training prompts.
+        batch_size: prompts a step.
+        seed: of the data order.
+        alpha: weight of reconstruction; None calibrates it to 1/E[reconstruction loss].
+        beta: weight of the prompt's log-perplexity; None calibrates it to 1/E[prompt log-perplexity]; 0 is the control.
+        calibration_batches: training batches of the calibration pass.
+        measure_prompts: held-out prompts whose log-perplexity is measured.
+        optimiser: optimiser and schedule.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int
+    alpha: float | None
+    beta: float | None
+    calibration_batches: int
+    measure_prompts: int
+    optimiser: OptimiserSettings
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Right-padded prompts: ``ids_BL``, ``mask_BL`` (1 on tokens), ``labels_BL`` (−100 where nothing is predicted)."""
+
+    ids_BL: torch.Tensor
+    mask_BL: torch.Tensor
+    labels_BL: torch.Tensor
+
+
+def prompt_batch(sequences: Sequence[np.ndarray], label_masks: Sequence[np.ndarray]) -> PromptBatch:
+    """Prompts as one batch; a label is the prompt's own token, −100 on padding and on template tokens."""
+    length = max(map(len, sequences))
+    ids_BL = torch.zeros(len(sequences), length, dtype=torch.int64)
+    mask_BL = torch.zeros_like(ids_BL)
+    labels_BL = torch.full_like(ids_BL, IGNORED)
+    for row, (ids, predicted) in enumerate(zip(sequences, label_masks, strict=True)):
+        tokens = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+        ids_BL[row, : len(ids)] = tokens
+        mask_BL[row, : len(ids)] = 1
+        labels_BL[row, : len(ids)] = tokens.masked_fill(~torch.from_numpy(np.asarray(predicted, dtype=bool)), IGNORED)
+    return PromptBatch(ids_BL, mask_BL, labels_BL)
+
+
+class PromptReader:
+    """Cross-entropy of prompts under the frozen model, given their input embeddings.
+
+    Args:
+        model: a Hugging Face causal language model, frozen.
+
+    Raises:
+        InputError: the model rescales its logits, which the chunked loss can't follow.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+            if getattr(config, name, None) not in (None, 1, 1.0):
+                raise InputError(f"{config.model_type} rescales its logits ({name}), which Phase 2 does not support")
+        self.decoder = model.base_model
+        self.head = model.get_output_embeddings()
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+
+    def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
+        """Negative log-likelihood (nats) of the labels: their mean, or one value a predicted token.
+
+        The output head keeps the model's own table, also where it is tied to the input embeddings.
+        """
+        hidden_BLD = self.decoder(
+            inputs_embeds=inputs_BLD.to(self.dtype), attention_mask=batch.mask_BL.to(self.device), use_cache=False
+        ).last_hidden_state
+        labels_BL = batch.labels_BL[:, 1:].to(self.device)
+        predicted_BL = labels_BL != IGNORED
+        hidden_ND, labels_N = hidden_BLD[:, :-1][predicted_BL], labels_BL[predicted_BL]
+        # The logits [N, V] are never whole in memory: the mean is chunked by PyTorch, single values by hand.
+        if reduction == "mean":
+            return F.linear_cross_entropy(
+                hidden_ND,
+                self.head.weight,
+                labels_N,
+                linear_bias=self.head.bias,
+                options=torch.nn.LinearCrossEntropyOptions(),
+            )
+        blocks = zip(hidden_ND.split(BLOCK_TOKENS), labels_N.split(BLOCK_TOKENS), strict=True)
+        return torch.cat(
+            [F.cross_entropy(self.head(hidden).float(), labels, reduction="none") for hidden, labels in blocks]
+        )
+
+
+def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:
+    """The prompts' embeddings ``[B, L, D]`` gathered from rebuilt rows of the sorted types ``ids_U``."""
+    index_BL = torch.searchsorted(ids_U, ids_BL).clamp_max(len(ids_U) - 1)  # padding is masked, any row will do
+    return rebuilt_UD[index_BL.to(rebuilt_UD.device)]
+
+
+def repeated_mask(batch: PromptBatch) -> torch.Tensor:
+    """For each predicted token, whether it occurs earlier in its own prompt: bool ``[N]``."""
+    repeated_BL = torch.zeros_like(batch.labels_BL, dtype=torch.bool)
+    for row, ids_L in enumerate(batch.ids_BL.tolist()):
+        seen: set[int] = set()
+        for column, token in enumerate(ids_L):
+            repeated_BL[row, column] = token in seen
+            seen.add(token)
+    return repeated_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
+
+
+@torch.no_grad()
+def prompt_loss_by_mention(
+    reader: PromptReader, batches: Sequence[PromptBatch], inputs: Callable[[PromptBatch], torch.Tensor]
+) -> dict[str, float]:
+    """Mean cross-entropy (nats) of prompt tokens: ``all``, ``first`` mentions, and ``repeated`` ones, if any."""
+    losses, repeated = [], []
+    for batch in batches:
+        losses.append(reader.cross_entropy(inputs(batch), batch, reduction="none").double().cpu())
+        repeated.append(repeated_mask(batch))
+    loss_N, repeated_N = torch.cat(losses), torch.cat(repeated)
+    groups = {"all": loss_N, "first": loss_N[~repeated_N], "repeated": loss_N[repeated_N]}
+    return {name: float(own_N.mean()) for name, own_N in groups.items() if len(own_N)}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mean losses over the calibration batches and the norms of their gradients at the start."""
+
+    reconstruction: float
+    prompt_loss: float
+    alpha: float
+    beta: float
+    gradient_norm_reconstruction: float
+    gradient_norm_prompt_loss: float
+
+
+def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) -> float:
+    gradients = torch.autograd.grad(loss, list(adapter.parameters()), retain_graph=keep_graph)
+    return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+
+
+def _calibrate(
+    adapter: Adapter, losses_at: Callable[[int], tuple[torch.Tensor, torch.Tensor]], settings: Phase2Settings
+) -> Calibration:
+    """α = 1/E[reconstruction], β = 1/E[prompt log-perplexity] over training batches, unless the settings fix them."""
+    losses, norms = [], []
+    for step in range(settings.calibration_batches):
+        reconstruction, prompt_loss = losses_at(step)
+        losses.append([reconstruction.item(), prompt_loss.item()])
+        norms.append(
+            [
+                _gradient_norm(reconstruction, adapter, keep_graph=True),
+                _gradient_norm(prompt_loss, adapter, keep_graph=False),
+            ]
+        )
+    mean_reconstruction, mean_prompt = np.mean(losses, axis=0).tolist()
+    norm_reconstruction, norm_prompt = np.mean(norms, axis=0).tolist()
+    if not (math.isfinite(mean_reconstruction) and math.isfinite(mean_prompt)):
+        raise FloatingPointError(
+            f"calibration: the mean losses are {mean_reconstruction} and {mean_prompt}; nothing was trained"
+        )
+    alpha = 1 / mean_reconstruction if settings.alpha is None else settings.alpha
+    beta = 1 / mean_prompt if settings.beta is None else settings.beta
+    return Calibration(mean_reconstruction, mean_prompt, alpha, beta, norm_reconstruction, norm_prompt)
+
+
+def train_phase2(
+    adapter: Adapter,
+    model: Any,
+    train: Sequence[np.ndarray],
+    train_labels: Sequence[np.ndarray],
+    held_out: Sequence[np.ndarray],
+    held_out_labels: Sequence[np.ndarray],
+    table_VD: torch.Tensor,
+    compressor: EmbeddingCompressor,
+    settings: Phase2Settings,
+    *,
+    state: Path,
+    diagnostics: Path,
+    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
+    quick_eval_every: int = 0,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train ``adapter`` in place, from where Phase 1 left it.
+
+    Args:
+        adapter: Phase 1's, on the model's device.
+        model: the frozen language model.
+        train, train_labels: token ids and label masks of the training prompts.
+        held_out, held_out_labels: the same of held-out prompts, for the log.
+        table_VD: the model's embedding table.
+        compressor: gives the codes.
+        settings: see :class:`Phase2Settings`.
+        state: this run's own folder for checkpoints.
+        diagnostics: the JSONL log to write.
+        quick_eval: further metrics of the adapter (F1 on a fixed subset).
+        quick_eval_every: steps between them; 0 turns them off.
+
+    Returns:
+        The diagnostics, and a summary: the calibration, and the held-out prompts' cross-entropy with the original
+        embeddings (``text``), at the start and at the end, first and repeated mentions apart.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    reader = PromptReader(model)
+    device = reader.device
+    held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
+    all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
+    rows = TokenRows(table_VD, compressor, all_ids, device)
+    shown = range(min(settings.measure_prompts, len(held_out)))
+    measured = [
+        prompt_batch([held_out[i] for i in part], [held_out_labels[i] for i in part])
+        for part in (shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size))
+    ]
+
+    def rebuilt_inputs(batch: PromptBatch) -> torch.Tensor:
+        ids_U = torch.unique(batch.ids_BL[batch.mask_BL.bool()])
+        return prompt_inputs(adapter(rows.of(ids_U)[0]), ids_U, batch.ids_BL)
+
+    def text_inputs(batch: PromptBatch) -> torch.Tensor:
+        return table_VD[batch.ids_BL].to(device)
+
+    def rebuild(step: int) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+        """The reconstruction loss of a step's batch, and a call for its prompt log-perplexity."""
+        chosen = batch_at(step, len(train), settings.batch_size, settings.seed).tolist()
+        sequences = [train[index] for index in chosen]
+        ids_U, counts_U = unique_tokens(sequences)
+        codes_UK, target_UD = rows.of(ids_U)
+        with autocast(device):
+            standardised_UD = adapter.standardised(codes_UK).float()
+
+        def prompt_loss() -> torch.Tensor:
+            rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
+            batch = prompt_batch(sequences, [train_labels[index] for index in chosen])
+            return reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
+
+        return weighted_error(standardised_UD, target_UD, counts_U), prompt_loss
+
+    def losses_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        reconstruction, prompt_loss = rebuild(step)
+        return reconstruction, prompt_loss()
+
+    calibration = _calibrate(adapter, losses_at, settings)
+    alpha, beta = calibration.alpha, calibration.beta
+
+    def loss_at(step: int) -> Losses:
+        reconstruction, prompt_loss = rebuild(step)
+        if beta == 0:  # the control needs no language model for its steps
+            return {"loss": alpha * reconstruction, "reconstruction": reconstruction}
+        prompt = prompt_loss()
+        return {
+            "loss": alpha * reconstruction + beta * prompt,
+            "reconstruction": reconstruction,
+            "prompt_loss": prompt,
+        }
+
+    per_epoch = math.ceil(len(train) / settings.batch_size)
+    steps = settings.epochs * per_epoch
+
+    def measure(step: int) -> dict[str, float]:
+        loss = prompt_loss_by_mention(reader, measured, rebuilt_inputs)
+        metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
+        metrics |= {f"prompt_loss_{name}": value for name, value in loss.items()}
+        if quick_eval is not None and quick_eval_every and (step % quick_eval_every == 0 or step == steps):
+            metrics |= quick_eval(adapter)
+        return metrics
+
+    history = train_adapter(
+        adapter,
+        loss_at,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        settings=settings.optimiser,
+        checkpoints=Checkpoints(state),
+        measure=measure,
+        measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),
+        diagnostics=diagnostics,
+        description="phase 2" if beta else "control",
+    )
+    text = prompt_loss_by_mention(reader, measured, text_inputs)
+    summary = {
+        "calibration": vars(calibration),
+        "prompt_loss": {
+            "prompts": len(shown),
+            "text": text,
+            "start": {name: history[0][f"prompt_loss_{name}"] for name in text},
+            "end": {name: history[-1][f"prompt_loss_{name}"] for name in text},
+        },
+    }
+    return history, summary

@@ -1,0 +1,117 @@
+"""Phase 1 from prepared files to an adapter on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.data.prepare import read_prompts
+from latentwire.files import hash_of, sha256_of, write_json
+from latentwire.fingerprint import fingerprint
+from latentwire.lm import load_table
+from latentwire.training.phase1 import Phase1Settings, train_phase1
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Prepared inputs of a training run and where its results go.
+
+    Attributes:
+        train: prepared training prompts.
+        held_out: prepared prompts for the log's metrics.
+        table: the embedding table.
+        compressor: the fitted compressor.
+        state: folder under which an interrupted run keeps its checkpoints.
+        output: folder for ``adapter.safetensors``, ``diagnostics.jsonl`` and ``summary.json``.
+    """
+
+    train: Path
+    held_out: Path
+    table: Path
+    compressor: Path
+    state: Path
+    output: Path
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that determine the result."""
+        return [self.train, self.held_out, self.table, self.compressor]
+
+    def state_of(self, settings: dict[str, Any], code: str) -> Path:
+        """This run's own checkpoint folder: named after its settings, the content of its inputs, and the code."""
+        return self.state / hash_of([settings, [sha256_of(path) for path in self.inputs], code])[:16]
+
+
+def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
+    """One list column of prepared prompts."""
+    return list(read_prompts(path, [column])[column])
+
+
+def run_phase1(
+    files: TrainingFiles,
+    compress_dim: int,
+    settings: Phase1Settings,
+    device: torch.device,
+    *,
+    hidden: int | None = None,
+    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
+    quick_eval_every: int = 0,
+) -> dict[str, Any]:
+    """Train Phase 1 and write the adapter, its diagnostics and a summary.
+
+    Args:
+        files: inputs and outputs.
+        compress_dim: K.
+        settings: what determines the run.
+        device: where to train.
+        hidden: the adapter's hidden width; None for D/2.
+        quick_eval, quick_eval_every: see :func:`~latentwire.training.phase1.train_phase1`.
+
+    Returns:
+        The summary.
+    """
+    compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
+    table_VD = load_table(files.table)
+    chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
+    state = files.state_of(chosen, fingerprint(__name__))
+    diagnostics = files.output / "diagnostics.jsonl"
+    adapter, history = train_phase1(
+        sequences(files.train),
+        sequences(files.held_out),
+        table_VD,
+        compressor,
+        settings,
+        device=device,
+        state=state,
+        diagnostics=diagnostics,
+        hidden=hidden,
+        quick_eval=quick_eval,
+        quick_eval_every=quick_eval_every,
+    )
+    summary = {
+        "settings": chosen,
+        "parameters": adapter.parameter_count,
+        "table_parameters": table_VD.numel(),
+        "table_width": table_VD.shape[1],
+        "steps": history[-1]["step"],
+        "start": history[0],
+        "end": history[-1],
+    }
+    finish(adapter, summary, files, state)
+    return summary
+
+
+def finish(adapter: Adapter, summary: dict[str, Any], files: TrainingFiles, state: Path) -> None:
+    """Write the summary, then the adapter, and only then drop the checkpoints."""
+    write_json(files.output / "summary.json", summary)
+    adapter.save(files.output / "adapter.safetensors")
+    from latentwire.training.checkpoint import Checkpoints
+
+    Checkpoints(state).clear()

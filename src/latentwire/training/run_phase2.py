@@ -1,0 +1,70 @@
+"""Phase 2, or its control, from Phase 1's adapter and prepared files to an adapter on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.files import sha256_of
+from latentwire.fingerprint import fingerprint
+from latentwire.lm import load_table
+from latentwire.training.phase2 import Phase2Settings, train_phase2
+from latentwire.training.run_phase1 import TrainingFiles, finish, sequences
+
+
+def run_phase2(
+    files: TrainingFiles,
+    phase1_adapter: Path,
+    model: Any,
+    compress_dim: int,
+    settings: Phase2Settings,
+    *,
+    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
+    quick_eval_every: int = 0,
+) -> dict[str, Any]:
+    """Train Phase 2 and write the adapter, its diagnostics and a summary.
+
+    Args:
+        files: inputs and outputs.
+        phase1_adapter: the warm start.
+        model: the frozen language model, on its device.
+        compress_dim: K.
+        settings: what determines the run; β = 0 is the control.
+        quick_eval: further metrics of the adapter (F1 on a fixed subset).
+        quick_eval_every: steps between them; 0 turns them off.
+
+    Returns:
+        The summary: besides the steps and metrics, the calibration and the prompt losses.
+    """
+    adapter = Adapter.load(phase1_adapter).to(next(model.parameters()).device)
+    chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
+    state = files.state_of(chosen | {"start": sha256_of(phase1_adapter)}, fingerprint(__name__))
+    history, found = train_phase2(
+        adapter,
+        model,
+        sequences(files.train),
+        sequences(files.train, "label_mask"),
+        sequences(files.held_out),
+        sequences(files.held_out, "label_mask"),
+        load_table(files.table),
+        EmbeddingCompressor.load(files.compressor, compress_dim),
+        settings,
+        state=state,
+        diagnostics=files.output / "diagnostics.jsonl",
+        quick_eval=quick_eval,
+        quick_eval_every=quick_eval_every,
+    )
+    summary = {
+        "settings": chosen,
+        "parameters": adapter.parameter_count,
+        "steps": history[-1]["step"],
+        "start": history[0],
+        "end": history[-1],
+        **found,
+    }
+    finish(adapter, summary, files, state)
+    return summary

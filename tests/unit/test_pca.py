@@ -1,0 +1,139 @@
+"""PCA on a table and its counts is scikit-learn's exact PCA on every gathered occurrence."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+
+from latentwire.compression.pca import BLOCK_ROWS, fit_pca, weighted_moments
+
+
+def drawn_table(seed: int, rows: int, width: int, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A table with a decaying spectrum, and Zipf-like counts of which some are zero."""
+    rng = np.random.default_rng(seed)
+    axes, _ = np.linalg.qr(rng.normal(size=(width, width)))
+    table = rng.normal(size=(rows, width)) * 0.7 ** np.arange(width) @ axes.T + offset
+    counts = rng.zipf(1.7, rows).clip(max=40) * (rng.random(rows) < 0.8)
+    counts[: width + 2] = counts[: width + 2].clip(min=1)  # enough unique rows for every number of components
+    return torch.from_numpy(table).float(), torch.from_numpy(counts).long()
+
+
+def gathered(table_VD: torch.Tensor, counts_V: torch.Tensor) -> np.ndarray:
+    return table_VD.double().repeat_interleave(counts_V, dim=0).numpy()
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(12, 80), width=st.integers(2, 10), offset=st.floats(-3, 3))
+def test_it_agrees_with_scikit_learn_on_gathered_occurrences(seed, rows, width, offset):
+    table_VD, counts_V = drawn_table(seed, rows, width, offset)
+    k = min(4, width)
+    ours = fit_pca(table_VD, counts_V, k)
+    theirs = PCA(n_components=k, svd_solver="full").fit(gathered(table_VD, counts_V))
+    np.testing.assert_allclose(ours.mean_D, theirs.mean_, atol=1e-12, rtol=1e-12)
+    # Rows are rounded to float32 after centring: 2⁻²⁴ relative, a few times that after the sums.
+    np.testing.assert_allclose(ours.spectrum_D[:k], theirs.explained_variance_, rtol=1e-5)
+    kept = [ours.explained_variance_ratio(i + 1) for i in range(k)]
+    np.testing.assert_allclose(kept, np.cumsum(theirs.explained_variance_ratio_), rtol=1e-5)
+    gaps = -np.diff(ours.spectrum_D.numpy()) / ours.spectrum_D.numpy()[:-1]
+    for index in range(k):
+        nearest = min(gaps[index], gaps[index - 1] if index else np.inf) if index < width - 1 else gaps[-1]
+        cosine = abs(float(ours.components_KD[index].numpy() @ theirs.components_[index]))
+        # Axes of nearly equal eigenvalues are any axes of their plane (Davis and Kahan 1970).
+        assert cosine > 1 - (1e-5 / nearest) ** 2 - 1e-9
+
+
+def test_the_ratio_is_over_the_total_variance_not_over_the_kept_one():
+    table_VD, counts_V = drawn_table(0, 60, 10)
+    fit = fit_pca(table_VD, counts_V, 3)
+    total = gathered(table_VD, counts_V).var(axis=0, ddof=1).sum()
+    assert fit.total_variance == pytest.approx(total, rel=1e-6)
+    assert fit.explained_variance_ratio(3) == pytest.approx(float(fit.spectrum_D[:3].sum()) / total, rel=1e-6)
+    assert fit.explained_variance_ratio(3) < 0.99
+    assert fit.explained_variance_ratio(10) == pytest.approx(1)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_components_are_orthonormal_and_their_largest_entry_is_positive(seed):
+    table_VD, counts_V = drawn_table(seed, 40, 8)
+    components_KD = fit_pca(table_VD, counts_V, 5).components_KD
+    torch.testing.assert_close(components_KD @ components_KD.T, torch.eye(5, dtype=torch.float64))
+    largest = components_KD.abs().argmax(dim=1, keepdim=True)
+    assert (components_KD.gather(1, largest) > 0).all()
+
+
+def test_a_mirrored_table_has_the_same_axes():
+    table_VD, counts_V = drawn_table(1, 60, 8)
+    there, mirrored = fit_pca(table_VD, counts_V, 8), fit_pca(-table_VD, counts_V, 8)
+    torch.testing.assert_close(there.components_KD, mirrored.components_KD)
+
+
+def test_fewer_components_are_the_first_ones_of_more():
+    table_VD, counts_V = drawn_table(2, 60, 8)
+    few, many = fit_pca(table_VD, counts_V, 3), fit_pca(table_VD, counts_V, 7)
+    assert torch.equal(few.components_KD, many.components_KD[:3])
+    assert torch.equal(few.spectrum_D, many.spectrum_D)
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype"),
+    [(0.0, torch.float32), (100.0, torch.float32), (10_000.0, torch.float32), (0.0, torch.bfloat16), (100.0, torch.bfloat16)],
+)
+def test_the_blocked_float32_covariance_agrees_with_float64_also_far_from_the_origin(offset, dtype):
+    """To 1e-5 of the largest variance; uncentred float32 sums would be wrong in the first digit."""
+    rng = np.random.default_rng(0)
+    table_VD = torch.from_numpy(rng.normal(size=(BLOCK_ROWS + 500, 6)) + offset).to(dtype)
+    counts_V = torch.from_numpy(rng.integers(0, 30, len(table_VD)))
+    moments = weighted_moments(table_VD, counts_V)
+    rows_ND = gathered(table_VD, counts_V)
+    np.testing.assert_allclose(moments.mean_D, rows_ND.mean(axis=0), rtol=1e-12)
+    reference_DD = np.cov(rows_ND, rowvar=False)
+    np.testing.assert_allclose(moments.covariance_DD, reference_DD, rtol=0, atol=1e-5 * reference_DD.max())
+    assert moments.occurrences == len(rows_ND)
+
+
+def test_rows_that_never_occur_are_not_read():
+    table_VD, counts_V = drawn_table(3, 30, 4)
+    expected = fit_pca(table_VD, counts_V, 4)
+    table_VD[counts_V == 0] = torch.nan
+    found = fit_pca(table_VD, counts_V, 4)
+    assert torch.equal(found.components_KD, expected.components_KD)
+    assert torch.equal(found.spectrum_D, expected.spectrum_D)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_occurring_row_that_is_not_finite_is_named(value):
+    table_VD, counts_V = drawn_table(4, 30, 4)
+    counts_V[17] = 2
+    table_VD[17, 2] = value
+    with pytest.raises(FloatingPointError, match="row 17 "):
+        fit_pca(table_VD, counts_V, 2)
+
+
+def test_more_components_than_dimensions_are_refused():
+    table_VD, counts_V = drawn_table(5, 30, 4)
+    with pytest.raises(ValueError, match="compress_dim 5 .* dimension 4"):
+        fit_pca(table_VD, counts_V, 5)
+    with pytest.raises(ValueError, match="compress_dim 0"):
+        fit_pca(table_VD, counts_V, 0)
+
+
+def test_more_components_than_unique_tokens_allow_are_refused_with_the_way_out():
+    table_VD, counts_V = drawn_table(6, 30, 8)
+    counts_V[6:] = 0
+    assert fit_pca(table_VD, counts_V, 5).components_KD.shape == (5, 8)
+    with pytest.raises(ValueError, match=r"compress_dim 6 needs at least 7 unique tokens.* has 6.*raise pca.samples"):
+        fit_pca(table_VD, counts_V, 6)
+
+
+@pytest.mark.parametrize(
+    ("counts_V", "message"),
+    [
+        (torch.ones(4, dtype=torch.int64), "expected table"),
+        (torch.tensor([1, 0, 0]), "at least two token occurrences, got 1"),
+        (torch.tensor([3, -1, 2]), "row 1 "),
+    ],
+)
+def test_counts_that_do_not_fit_are_refused(counts_V, message):
+    with pytest.raises(ValueError, match=message):
+        weighted_moments(torch.randn(3, 2), counts_V)

@@ -1,0 +1,222 @@
+"""Phase 1: the loss over unique tokens is the loss over occurrences, and training beats the linear inverse."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens
+from latentwire.compression.metrics import question_sums, summarise, type_errors
+from latentwire.training.loop import OptimiserSettings
+from latentwire.training.phase1 import (
+    Phase1Settings,
+    TokenRows,
+    held_out_metrics,
+    held_out_types,
+    train_phase1,
+    unique_tokens,
+    weighted_error,
+)
+
+V, D, K = 400, 16, 4
+CPU = torch.device("cpu")
+
+
+def curved_table() -> torch.Tensor:
+    """Rows on a curved surface of K dimensions, small and off the origin as real embeddings are."""
+    generator = torch.Generator().manual_seed(0)
+    hidden_VK = torch.randn(V, K, generator=generator)
+    bent_VD = torch.cat([hidden_VK, hidden_VK.square() - 1, (2 * hidden_VK).sin(), hidden_VK.roll(1, 1) * hidden_VK], 1)
+    return 0.01 * bent_VD @ torch.linalg.qr(torch.randn(D, D, generator=generator)).Q + 0.003
+
+
+def drawn_prompts(count: int, seed: int) -> list[np.ndarray]:
+    """Prompts of unequal lengths with Zipf-like token frequencies."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, V + 1)
+    return [rng.choice(V, rng.integers(5, 40), p=weights / weights.sum()).astype(np.int32) for _ in range(count)]
+
+
+TABLE = curved_table()
+TRAIN, HELD_OUT = drawn_prompts(60, 0), drawn_prompts(20, 1)
+COMPRESSOR = EmbeddingCompressor(D, K).fit(TABLE, count_tokens(TRAIN, V))
+
+
+def phase1_settings(**changes) -> Phase1Settings:
+    optimiser = OptimiserSettings(lr=3e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
+    return Phase1Settings(**{"epochs": 3, "batch_size": 16, "seed": 0, "recon_weight": 1.0, "optimiser": optimiser} | changes)
+
+
+def train(folder, table_VD=TABLE, compressor=COMPRESSOR, *, quick_eval=None, quick_eval_every=0, **changes):
+    return train_phase1(
+        TRAIN,
+        HELD_OUT,
+        table_VD,
+        compressor,
+        phase1_settings(**changes),
+        device=CPU,
+        state=folder / "state",
+        diagnostics=folder / "diagnostics.jsonl",
+        quick_eval=quick_eval,
+        quick_eval_every=quick_eval_every,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_over_unique_tokens_is_the_loss_over_occurrences_in_value_and_gradient(dtype):
+    """Against float64 autograd over every gathered occurrence; float32 agrees to 1e-5 relative."""
+    table_VD = TABLE.to(dtype)
+    adapter = Adapter.from_compressor(COMPRESSOR)
+    torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    rows = TokenRows(table_VD, COMPRESSOR, torch.arange(V), CPU)
+    ids_U, counts_U = unique_tokens(TRAIN)
+    codes_UK, target_UD = rows.of(ids_U)
+    loss = weighted_error(adapter.standardised(codes_UK), target_UD, counts_U)
+    loss.backward()
+
+    reference = Adapter.from_compressor(COMPRESSOR)
+    reference.load_state_dict(adapter.state_dict())
+    reference.double()
+    ids_N = torch.from_numpy(np.concatenate(TRAIN)).long()
+    codes_NK = COMPRESSOR.compress(table_VD)[ids_N].double()
+    mean_D, scale = COMPRESSOR.mean_D.double(), COMPRESSOR.scale.double()
+    target_ND = (table_VD[ids_N].double() - mean_D) / scale
+    expected = torch.nn.functional.mse_loss(reference.standardised(codes_NK), target_ND)
+    expected.backward()
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for ours, theirs in zip(adapter.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_predicting_the_mean_costs_1_on_the_pca_split():
+    ids_U, counts_U = unique_tokens(TRAIN)
+    _, target_UD = TokenRows(TABLE, COMPRESSOR, ids_U, CPU).of(ids_U)
+    assert float(weighted_error(torch.zeros_like(target_UD), target_UD, counts_U)) == pytest.approx(1, rel=0.01)
+
+
+def test_unique_tokens_are_sorted_and_counted():
+    ids_U, counts_U = unique_tokens([np.array([5, 1, 5], dtype=np.int32), np.array([2, 5], dtype=np.int32)])
+    assert ids_U.tolist() == [1, 2, 5]
+    assert counts_U.tolist() == [1, 1, 3]
+    assert ids_U.dtype == counts_U.dtype == torch.int64
+
+
+def test_token_rows_are_found_by_id_whatever_the_order():
+    ids = torch.tensor([7, 3, 250])
+    codes, targets = TokenRows(TABLE, COMPRESSOR, ids, CPU).of(torch.tensor([250, 7, 7]))
+    wanted = TABLE[[250, 7, 7]]
+    torch.testing.assert_close(codes, COMPRESSOR.compress(wanted), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(targets, COMPRESSOR.standardise(wanted))
+
+
+def test_the_logs_metrics_are_those_of_the_reconstruction_stage():
+    adapter = Adapter.from_compressor(COMPRESSOR)
+    ids_U, counts_U = held_out_types(HELD_OUT, V)
+    found = held_out_metrics(adapter, TokenRows(TABLE, COMPRESSOR, ids_U, CPU), ids_U, counts_U, block=7)
+    with torch.no_grad():
+        rebuilt_UD = adapter(COMPRESSOR.compress(TABLE[ids_U]))
+    errors = type_errors(ids_U, rebuilt_UD, TABLE, COMPRESSOR.mean_D)
+    expected = summarise(question_sums(errors, ids_U, HELD_OUT, [np.ones(len(ids), dtype=bool) for ids in HELD_OUT]))
+    assert expected is not None
+    assert found["recon_fvu"] == pytest.approx(expected["fvu"], rel=1e-5)
+    assert found["recon_cosine_sim"] == pytest.approx(expected["cosine"], rel=1e-5)
+    assert found["recon_rel_error"] == pytest.approx(expected["relative_error"], rel=1e-5)
+    ids_N = np.concatenate(HELD_OUT)
+    index_N = np.searchsorted(ids_U.numpy(), ids_N)
+    assert found["recon_mse"] == pytest.approx(float((rebuilt_UD[index_N] - TABLE[ids_N]).square().mean()), rel=1e-5)
+
+
+def test_training_rebuilds_held_out_prompts_better_than_the_pca_inverse(tmp_path):
+    _, history = train(tmp_path, epochs=40)
+    inverse = COMPRESSOR.decompress(COMPRESSOR.compress(TABLE))
+    ids_N = np.concatenate(HELD_OUT)
+    deviation = (TABLE[ids_N] - COMPRESSOR.mean_D).square().sum()
+    fvu_of_pca = float((inverse[ids_N] - TABLE[ids_N]).square().sum() / deviation)
+    assert history[0]["recon_fvu"] == pytest.approx(fvu_of_pca, rel=1e-4)
+    assert history[-1]["recon_fvu"] < 0.9 * fvu_of_pca
+    assert history[-1]["train_loss"] < history[1]["train_loss"]
+
+
+def test_the_log_has_the_names_that_the_plan_names_in_raw_units(tmp_path):
+    train(tmp_path, epochs=1)
+    lines = [json.loads(line) for line in (tmp_path / "diagnostics.jsonl").read_text().splitlines()]
+    assert {"step", "epoch", "recon_mse", "recon_cosine_sim", "recon_rel_error", "recon_fvu"} <= set(lines[0])
+    assert 0 < lines[0]["recon_mse"] < float(TABLE.var())
+
+
+def test_the_weight_of_the_loss_scales_the_loss_and_not_the_metrics(tmp_path):
+    _, single = train(tmp_path / "1", epochs=1)
+    _, double = train(tmp_path / "2", epochs=1, recon_weight=2.0)
+    assert double[1]["train_loss"] == pytest.approx(2 * single[1]["train_loss"], rel=1e-3)
+    assert double[1]["recon_fvu"] == pytest.approx(single[1]["recon_fvu"], rel=1e-2)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
+    adapters = {}
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        torch.rand(7)  # whatever ran before
+        adapter, _ = train(tmp_path / name, seed=seed)
+        adapter.save(tmp_path / name / "adapter.safetensors")
+        adapters[name] = (tmp_path / name / "adapter.safetensors").read_bytes()
+    assert adapters["a"] == adapters["b"] != adapters["c"]
+    assert (tmp_path / "a/diagnostics.jsonl").read_bytes() == (tmp_path / "b/diagnostics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("calls", [1, 7, 11])
+def test_killed_anywhere_and_started_again_it_gives_the_same_bytes(tmp_path, monkeypatch, calls):
+    expected, history = train(tmp_path / "straight")
+    standardised, count = Adapter.standardised, iter(range(calls))
+
+    def killed(adapter, z):
+        if adapter.training and torch.is_grad_enabled() and next(count, None) is None:
+            raise KeyboardInterrupt
+        return standardised(adapter, z)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Adapter, "standardised", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "broken")
+    found, continued = train(tmp_path / "broken")
+    assert continued == history
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (tmp_path / "straight/diagnostics.jsonl").read_bytes()
+
+
+def test_a_bad_row_in_the_table_stops_it_with_the_step(tmp_path):
+    table_VD = TABLE.clone()
+    table_VD[int(TRAIN[0][0])] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"phase 1: the loss is nan at step \d+;.*embedding table"):
+        train(tmp_path, table_VD)
+
+
+def test_the_quick_evaluation_runs_at_its_interval_and_at_the_end(tmp_path):
+    seen = []
+
+    def quick_eval(adapter):
+        seen.append(adapter.parameter_count)
+        return {"quick_f1": 0.5}
+
+    _, history = train(tmp_path, quick_eval=quick_eval, quick_eval_every=5)  # 12 steps
+    assert [row["step"] for row in history] == [0, 5, 10, 12]
+    assert all(row["quick_f1"] == 0.5 for row in history)
+    assert len(seen) == 4
+
+
+def test_the_table_and_the_compressor_are_left_as_they_are(tmp_path):
+    table_VD, mean_D = TABLE.clone(), COMPRESSOR.mean_D.clone()
+    train(tmp_path, epochs=1)
+    assert torch.equal(TABLE, table_VD)
+    assert torch.equal(COMPRESSOR.mean_D, mean_D)
+
+
+def test_what_trains_on_another_device_is_brought_there():
+    """The meta device stands for a GPU: it refuses to mix with CPU tensors."""
+    meta = torch.device("meta")
+    codes, targets = TokenRows(TABLE, COMPRESSOR, torch.arange(V), meta).of(torch.tensor([1, 2]))
+    predicted = Adapter.from_compressor(COMPRESSOR).to(meta).standardised(codes)
+    assert weighted_error(predicted, targets, torch.tensor([1, 3])).device == meta

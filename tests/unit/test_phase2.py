@@ -1,0 +1,403 @@
+"""Phase 2: prompt cross-entropy through the frozen model, without a single answer token, beside its control."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens
+from latentwire.errors import InputError
+from latentwire.files import write_json
+from latentwire.training import phase2
+from latentwire.training.loop import OptimiserSettings, batch_at
+from latentwire.training.phase1 import TokenRows, held_out_types, unique_tokens, weighted_error
+from latentwire.training.phase2 import (
+    IGNORED,
+    Phase2Settings,
+    PromptReader,
+    prompt_batch,
+    prompt_inputs,
+    prompt_loss_by_mention,
+    repeated_mask,
+    train_phase2,
+)
+
+K = 8
+CPU = torch.device("cpu")
+SETTINGS = Phase2Settings(
+    epochs=1,
+    batch_size=8,
+    seed=0,
+    alpha=None,
+    beta=None,
+    calibration_batches=3,
+    measure_prompts=5,
+    optimiser=OptimiserSettings(lr=1e-3, weight_decay=0.01, warmup_fraction=0.1, gradient_clip=1.0),
+)
+
+
+@pytest.fixture
+def model(tiny_model):
+    return tiny_model()
+
+
+@pytest.fixture
+def table_VD(model):
+    return model.get_input_embeddings().weight.detach().clone()
+
+
+@pytest.fixture
+def compressor(table_VD, sequences):
+    return EmbeddingCompressor(table_VD.shape[1], K).fit(table_VD, count_tokens(sequences, len(table_VD)))
+
+
+def warm_adapter(compressor) -> Adapter:
+    """Phase 1's adapter, or one that has moved as much."""
+    torch.manual_seed(1)
+    adapter = Adapter.from_compressor(compressor)
+    torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.02)
+    return adapter
+
+
+@pytest.fixture
+def train(model, table_VD, compressor, sequences, label_masks):
+    """Runs Phase 2 on 40 prompts with 8 held out, and returns the adapter, the diagnostics and the summary."""
+
+    def run(folder, settings=SETTINGS, *, model=model):
+        adapter = warm_adapter(compressor)
+        history, summary = train_phase2(
+            adapter,
+            model,
+            sequences[:40],
+            label_masks[:40],
+            sequences[40:],
+            label_masks[40:],
+            table_VD,
+            compressor,
+            settings,
+            state=folder / "state",
+            diagnostics=folder / "diagnostics.jsonl",
+        )
+        return adapter, history, summary
+
+    return run
+
+
+@pytest.fixture
+def steps_of(train, monkeypatch, tmp_path):
+    """The adapter and the losses of single steps as Phase 2 hands them to the training loop; nothing is trained."""
+
+    def captured(settings=SETTINGS):
+        found = SimpleNamespace()
+
+        def train_adapter(adapter, loss_at, *, measure, steps, **options):
+            found.adapter, found.loss_at, found.steps, found.options = adapter, loss_at, steps, options
+            return [measure(0)]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(phase2, "train_adapter", train_adapter)
+            _, _, found.summary = train(tmp_path, settings)
+        return found
+
+    return captured
+
+
+# Labels and inputs
+
+
+def test_labels_are_the_prompts_own_tokens_and_nothing_on_padding_and_template_tokens(tokenizer, prompts):
+    some = prompts.iloc[:6]
+    batch = prompt_batch(list(some["input_ids"]), list(some["label_mask"]))
+    lengths = [len(ids) for ids in some["input_ids"]]
+    assert len(set(lengths)) > 1  # or padding would not be tested
+    for row, length in enumerate(lengths):
+        assert batch.mask_BL[row].tolist() == [1] * length + [0] * (batch.mask_BL.shape[1] - length)
+        assert (batch.labels_BL[row, length:] == IGNORED).all()
+        labelled = batch.labels_BL[row] != IGNORED
+        assert torch.equal(batch.labels_BL[row][labelled], batch.ids_BL[row][labelled])
+        source = some["source"].iloc[row]
+        content = source.removeprefix("Context:").replace("\nQuestion:", "").removesuffix("\n")
+        assert tokenizer.decode(batch.labels_BL[row][labelled]) == content
+        assert not set(batch.labels_BL[row][labelled].tolist()) & set(tokenizer.all_special_ids)
+
+
+def test_no_answer_token_enters_a_prompt(tokenizer, prompts):
+    for source, ids in zip(prompts["source"], prompts["input_ids"], strict=True):
+        assert tokenizer.decode(ids) == f"<|begin|><|user|>{source}<|end|><|assistant|>"
+
+
+def test_training_reads_the_prepared_prompts_and_nothing_else(train, tmp_path, monkeypatch, sequences):
+    seen = []
+    cross_entropy = PromptReader.cross_entropy
+
+    def observed(reader, inputs_BLD, batch, *arguments, **keywords):
+        assert inputs_BLD.shape[:2] == batch.ids_BL.shape
+        seen.extend(tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch.ids_BL, batch.mask_BL, strict=True))
+        return cross_entropy(reader, inputs_BLD, batch, *arguments, **keywords)
+
+    monkeypatch.setattr(PromptReader, "cross_entropy", observed)
+    train(tmp_path)
+    assert set(seen) == {tuple(ids.tolist()) for ids in [*sequences[:40], *sequences[40:45]]}
+
+
+def test_a_repeated_token_occurs_earlier_in_its_own_prompt():
+    batch = prompt_batch([np.array([5, 7, 5, 9, 7]), np.array([7, 7])], [np.array([1, 1, 1, 0, 1]), np.array([1, 1])])
+    assert batch.labels_BL[:, 1:].tolist() == [[7, 5, IGNORED, 7], [7, IGNORED, IGNORED, IGNORED]]
+    assert repeated_mask(batch).tolist() == [False, True, True, True]
+
+
+# Cross-entropy
+
+
+@pytest.fixture
+def batch(sequences, label_masks):
+    return prompt_batch(sequences[:4], label_masks[:4])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_chunked_loss_is_the_plain_cross_entropy_also_in_its_gradient(model, table_VD, batch, bias):
+    if bias:
+        model.lm_head.bias = torch.nn.Parameter(torch.randn(len(table_VD)), requires_grad=False)
+    inputs_BLD = table_VD[batch.ids_BL].requires_grad_()
+    reader = PromptReader(model)
+    loss = reader.cross_entropy(inputs_BLD, batch)
+    (gradient_BLD,) = torch.autograd.grad(loss, inputs_BLD)
+    logits_BLV = model(inputs_embeds=inputs_BLD, attention_mask=batch.mask_BL).logits
+    labels_N, logits_NV = batch.labels_BL[:, 1:].flatten(), logits_BLV[:, :-1].flatten(0, 1)
+    expected = F.cross_entropy(logits_NV, labels_N, ignore_index=IGNORED)
+    (expected_BLD,) = torch.autograd.grad(expected, inputs_BLD)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient_BLD, expected_BLD, atol=1e-6, rtol=1e-4)
+    assert (gradient_BLD[batch.mask_BL == 0] == 0).all()
+    each_N = reader.cross_entropy(inputs_BLD, batch, "none")
+    torch.testing.assert_close(each_N, F.cross_entropy(logits_NV, labels_N, reduction="none")[labels_N != IGNORED])
+
+
+def test_values_of_many_tokens_are_computed_in_blocks_without_a_seam(model, table_VD, batch, monkeypatch):
+    inputs_BLD = table_VD[batch.ids_BL]
+    whole_N = PromptReader(model).cross_entropy(inputs_BLD, batch, "none")
+    monkeypatch.setattr(phase2, "BLOCK_TOKENS", 7)
+    torch.testing.assert_close(PromptReader(model).cross_entropy(inputs_BLD, batch, "none"), whole_N)
+
+
+def test_a_padded_batch_gives_what_each_prompt_gives_alone(model, table_VD, sequences, label_masks):
+    reader = PromptReader(model)
+    chosen = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))[:: len(sequences) // 5]
+    assert len({len(sequences[index]) for index in chosen}) > 2
+    batch = prompt_batch([sequences[i] for i in chosen], [label_masks[i] for i in chosen])
+    together_N = reader.cross_entropy(table_VD[batch.ids_BL], batch, "none")
+    alone = []
+    for index in chosen:
+        single = prompt_batch([sequences[index]], [label_masks[index]])
+        alone.append(reader.cross_entropy(table_VD[single.ids_BL], single, "none"))
+    torch.testing.assert_close(together_N, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reader.cross_entropy(table_VD[batch.ids_BL], batch), torch.cat(alone).mean())
+
+
+def test_the_texts_loss_is_the_models_own_on_the_token_ids(model, train, tmp_path, sequences, label_masks):
+    _, _, summary = train(tmp_path)
+    losses = []
+    for ids, mask in zip(sequences[40:45], label_masks[40:45], strict=True):
+        tokens = torch.from_numpy(ids).long()
+        logits = model(input_ids=tokens[None]).logits[0, :-1]
+        losses.append(F.cross_entropy(logits, tokens[1:], reduction="none")[torch.from_numpy(mask[1:])])
+    assert summary["prompt_loss"]["text"]["all"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert summary["prompt_loss"]["prompts"] == 5
+
+
+def test_first_and_repeated_mentions_average_to_all(model, table_VD, batch):
+    reader = PromptReader(model)
+    found = prompt_loss_by_mention(reader, [batch, batch], lambda own: table_VD[own.ids_BL])
+    share = float(repeated_mask(batch).float().mean())
+    assert 0 < share < 1
+    assert found["all"] == pytest.approx(share * found["repeated"] + (1 - share) * found["first"], rel=1e-6)
+
+
+def test_where_no_token_is_repeated_the_group_is_left_out_and_no_nan_is_written(model, table_VD, tmp_path):
+    batch = prompt_batch([np.array([1, 2, 3])], [np.array([True] * 3)])
+    found = prompt_loss_by_mention(PromptReader(model), [batch], lambda own: table_VD[own.ids_BL])
+    assert found.keys() == {"all", "first"}
+    write_json(tmp_path / "summary.json", found)
+
+
+def test_a_tied_output_head_keeps_the_original_table(tiny_model, batch):
+    model = tiny_model(tie_word_embeddings=True)
+    table_VD = model.get_input_embeddings().weight
+    original_VD = table_VD.clone()
+    inputs_BLD = table_VD[batch.ids_BL] + 0.1 * torch.randn(*batch.ids_BL.shape, table_VD.shape[1])
+    loss = PromptReader(model).cross_entropy(inputs_BLD, batch)
+    hidden_BLD = model.model(inputs_embeds=inputs_BLD, attention_mask=batch.mask_BL).last_hidden_state
+    expected = F.cross_entropy((hidden_BLD @ original_VD.T)[:, :-1].flatten(0, 1), batch.labels_BL[:, 1:].flatten())
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(table_VD, original_VD)
+
+
+def test_gathered_inputs_are_each_tokens_row_and_padding_costs_nothing():
+    ids_U, rows_UD = torch.tensor([2, 5, 9]), torch.tensor([[2.0], [5.0], [9.0]])
+    inputs_BLD = prompt_inputs(rows_UD, ids_U, torch.tensor([[9, 2, 2], [5, 99, 0]]))
+    assert inputs_BLD[0].flatten().tolist() == [9, 2, 2]
+    assert inputs_BLD[1, 0].item() == 5
+    # The meta device stands for a GPU: it refuses to mix with CPU tensors.
+    assert prompt_inputs(rows_UD.to("meta"), ids_U, torch.tensor([[9, 2]])).shape == (1, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["final_logit_softcapping", "logits_scaling", "logit_scale"])
+def test_a_model_that_rescales_its_logits_is_refused(model, name):
+    setattr(model.config, name, 30.0)
+    with pytest.raises(InputError, match=rf"rescales its logits \({name}\)"):
+        PromptReader(model)
+
+
+# A step
+
+
+@pytest.mark.parametrize("beta", [None, 0.5])
+def test_loss_and_gradient_agree_with_float64_autograd_one_prompt_at_a_time(
+    steps_of, tiny_model, compressor, table_VD, sequences, label_masks, beta
+):
+    """Every occurrence is gathered and every prompt read alone, in float64; float32 agrees to 1e-4 of the largest entry."""
+    found = steps_of(replace(SETTINGS, beta=beta))
+    losses = found.loss_at(2)
+    losses["loss"].backward()
+
+    reference, frozen = warm_adapter(compressor).double(), tiny_model().double()
+    codes_VK = compressor.compress(table_VD).double()
+    target_VD = (table_VD.double() - compressor.mean_D.double()) / compressor.scale.double()
+    predicted, squared = [], []
+    for index in batch_at(2, 40, 8, seed=0).tolist():
+        tokens = torch.from_numpy(sequences[index]).long()
+        squared.append((reference.standardised(codes_VK[tokens]) - target_VD[tokens]).square())
+        logits = frozen(inputs_embeds=reference(codes_VK[tokens])[None]).logits[0, :-1]
+        each = F.cross_entropy(logits, tokens[1:], reduction="none")
+        predicted.append(each[torch.from_numpy(label_masks[index][1:])])
+    calibration = found.summary["calibration"]
+    reconstruction, prompt_loss = torch.cat(squared).mean(), torch.cat(predicted).mean()
+    expected = calibration["alpha"] * reconstruction + calibration["beta"] * prompt_loss
+    expected.backward()
+
+    assert losses["reconstruction"].item() == pytest.approx(reconstruction.item(), rel=1e-5)
+    assert losses["prompt_loss"].item() == pytest.approx(prompt_loss.item(), rel=1e-5)
+    assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    for (name, ours), theirs in zip(found.adapter.named_parameters(), reference.parameters(), strict=True):
+        largest = float(theirs.grad.abs().max())
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m: name + m)
+
+
+def test_alpha_and_beta_are_one_over_the_mean_losses_at_the_start(steps_of, compressor, table_VD, sequences):
+    calibration = steps_of().summary["calibration"]
+    assert calibration["alpha"] == pytest.approx(1 / calibration["reconstruction"])
+    assert calibration["beta"] == pytest.approx(1 / calibration["prompt_loss"])
+    rows, adapter, losses = TokenRows(table_VD, compressor, torch.arange(len(table_VD)), CPU), warm_adapter(compressor), []
+    for step in range(3):
+        ids_U, counts_U = unique_tokens([sequences[index] for index in batch_at(step, 40, 8, seed=0).tolist()])
+        codes_UK, target_UD = rows.of(ids_U)
+        losses.append(weighted_error(adapter.standardised(codes_UK), target_UD, counts_U).item())
+    assert calibration["reconstruction"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_at_the_start_both_terms_weigh_one_on_average(steps_of):
+    found = steps_of()
+    losses = [found.loss_at(step) for step in range(SETTINGS.calibration_batches)]
+    alpha, beta = found.summary["calibration"]["alpha"], found.summary["calibration"]["beta"]
+    assert np.mean([alpha * step["reconstruction"].item() for step in losses]) == pytest.approx(1, rel=1e-5)
+    assert np.mean([beta * step["prompt_loss"].item() for step in losses]) == pytest.approx(1, rel=1e-5)
+
+
+def test_the_gradient_norms_at_calibration_are_those_of_the_unweighted_losses(steps_of):
+    found = steps_of(replace(SETTINGS, calibration_batches=1))
+    calibration, losses = found.summary["calibration"], found.loss_at(0)
+    for name, norm in [("reconstruction", "gradient_norm_reconstruction"), ("prompt_loss", "gradient_norm_prompt_loss")]:
+        gradients = torch.autograd.grad(losses[name], list(found.adapter.parameters()), retain_graph=True)
+        assert calibration[norm] == pytest.approx(float(torch.cat([g.flatten() for g in gradients]).norm()), rel=1e-4)
+
+
+def test_weights_that_are_set_are_used_as_they_are(steps_of):
+    found = steps_of(replace(SETTINGS, alpha=2.0, beta=0.25))
+    losses = found.loss_at(0)
+    expected = 2 * losses["reconstruction"].item() + 0.25 * losses["prompt_loss"].item()
+    assert losses["loss"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_control_has_the_same_data_steps_and_alpha_and_no_prompt_loss(steps_of):
+    phase, control = steps_of(), steps_of(replace(SETTINGS, beta=0.0))
+    assert control.summary["calibration"]["alpha"] == phase.summary["calibration"]["alpha"]
+    assert control.summary["calibration"]["beta"] == 0
+    assert control.steps == phase.steps == 5
+    assert control.options["settings"] == phase.options["settings"]
+    for step in range(5):
+        ours, theirs = control.loss_at(step), phase.loss_at(step)
+        assert ours.keys() == {"loss", "reconstruction"}
+        assert torch.equal(ours["reconstruction"], theirs["reconstruction"])
+        assert torch.equal(ours["loss"], control.summary["calibration"]["alpha"] * ours["reconstruction"])
+
+
+# A run
+
+
+def test_the_language_model_gets_no_gradient_and_is_left_as_it_is(model, train, tmp_path):
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    train(tmp_path)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None, name
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_training_lowers_the_prompts_loss_and_the_control_goes_elsewhere(train, tmp_path):
+    settings = replace(SETTINGS, epochs=4)
+    adapter, history, summary = train(tmp_path / "phase2", settings)
+    control, control_history, _ = train(tmp_path / "control", replace(settings, beta=0.0))
+    assert summary["prompt_loss"]["end"]["all"] < summary["prompt_loss"]["start"]["all"]
+    assert history[0]["prompt_loss_all"] == control_history[0]["prompt_loss_all"] == summary["prompt_loss"]["start"]["all"]
+    assert history[-1]["prompt_loss_all"] < control_history[-1]["prompt_loss_all"]
+    assert not torch.equal(adapter.linear.weight, control.linear.weight)
+    assert "train_prompt_loss" in history[-1] and "train_prompt_loss" not in control_history[-1]
+
+
+@pytest.mark.parametrize("beta", [None, 0.0])
+def test_killed_and_started_again_it_gives_the_same_bits(train, tmp_path, monkeypatch, beta):
+    settings = replace(SETTINGS, beta=beta, epochs=2)
+    straight, history, summary = train(tmp_path / "straight", settings)
+    real, calls = phase2.batch_at, []
+
+    def killed(step, *arguments):
+        calls.append(step)
+        if len(calls) == SETTINGS.calibration_batches + 7:
+            raise KeyboardInterrupt
+        return real(step, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phase2, "batch_at", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "broken", settings)
+    assert list((tmp_path / "broken" / "state").iterdir())
+    continued, continued_history, continued_summary = train(tmp_path / "broken", settings)
+    assert (continued_history, continued_summary) == (history, summary)
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(continued.state_dict()[name], tensor), name
+    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (tmp_path / "straight/diagnostics.jsonl").read_bytes()
+
+
+def test_a_model_that_gives_nan_is_found_before_the_first_step(model, train, tmp_path):
+    model.model.norm.weight[0] = torch.nan
+    with pytest.raises(FloatingPointError, match="calibration: the mean losses are .* and nan; nothing was trained"):
+        train(tmp_path)
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_bf16_model_trains_a_float32_adapter(tiny_model, train, tmp_path):
+    adapter, history, _ = train(tmp_path, model=tiny_model(dtype=torch.bfloat16))
+    assert adapter.linear.weight.dtype == torch.float32
+    assert np.isfinite(history[-1]["prompt_loss_all"])
+
+
+def test_the_summary_can_be_written_as_it_is(train, tmp_path, sequences, table_VD):
+    _, history, summary = train(tmp_path)
+    write_json(tmp_path / "summary.json", {**summary, "end": history[-1]})
+    ids_U, counts_U = held_out_types(sequences[40:], len(table_VD))
+    assert int(counts_U.sum()) == sum(map(len, sequences[40:]))
+    assert torch.equal(ids_U, ids_U.unique())

@@ -1,0 +1,39 @@
+"""Check the ceiling: does the uncompressed text reach the gate's threshold? Always succeeds; writes what it found."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--scores", type=Path, required=True, help="scores of the original arms on gate")
+    parser.add_argument("--threshold", type=float, required=True, help="the gate's F1 threshold, a fraction")
+    parser.add_argument("--override", action="store_true", help="go on with a ceiling that is too low")
+    cli.add_bootstrap_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, help="findings to write (JSON)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    import pandas as pd
+
+    from latentwire.decisions.ceiling import check_ceiling
+    from latentwire.files import write_json
+
+    found = check_ceiling(
+        pd.read_parquet(arguments.scores),
+        threshold=arguments.threshold,
+        override=arguments.override,
+        resamples=arguments.resamples,
+        seed=arguments.bootstrap_seed,
+    )
+    write_json(arguments.output, found)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,75 @@
+"""Generate the answers of one or more arms on one split, with one load of the language model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model_arguments(parser)
+    parser.add_argument("--dtype", default="bfloat16", help="dtype of the frozen model")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
+    parser.add_argument("--arms", nargs="+", required=True, help="arms to evaluate")
+    parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
+    parser.add_argument("--table", type=Path, required=True, help="embedding table")
+    parser.add_argument("--counts", type=Path, required=True, help="token counts")
+    parser.add_argument("--compressor", type=Path, nargs="*", default=[], help="METHOD.safetensors files: pca, random")
+    parser.add_argument("--compress_dim", type=int, help="code dimension")
+    parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="ARM/adapter.safetensors of trained arms")
+    parser.add_argument("--batch_size", type=int, default=32, help="prompts a batch")
+    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer, the same for all arms")
+    parser.add_argument("--identity_samples", type=cli.optional(int), help="questions of the identity arm, or 'all'")
+    parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
+    parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
+    parser.add_argument("--configuration", help="hash of the frozen configuration, recorded with the read")
+    parser.add_argument("--output", type=Path, required=True, help="predictions to write (JSONL)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cli.set_threads(arguments.threads)
+    from latentwire.arms import ArmInputs, not_applicable
+    from latentwire.compression.counts import load_counts
+    from latentwire.data.prepare import read_prompts
+    from latentwire.decisions.final_reads import record_read
+    from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+    from latentwire.evaluation.generate import Decoder
+    from latentwire.evaluation.questions import arm_questions
+    from latentwire.files import write_jsonl
+    from latentwire.lm import choose_device, load_model, load_table, load_tokenizer
+    from latentwire.provenance import write_provenance
+
+    if arguments.final_reads is not None:
+        record_read(arguments.final_reads, arguments.configuration)
+    device = choose_device(arguments.device)
+    prompts = read_prompts(arguments.prompts)
+    compressors = {path.stem: path for path in arguments.compressor}
+    adapters = {path.parent.name: path for path in arguments.adapter}
+    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+    tokenizer = load_tokenizer(arguments.model, arguments.revision)
+    decoder = Decoder(model, tokenizer, arguments.max_new_tokens)
+    table, counts = load_table(arguments.table), load_counts(arguments.counts)["pca"]
+    records = []
+    for arm in arguments.arms:
+        method = "random" if arm == "random" else "pca"
+        inputs = ArmInputs(table, counts, compressors.get(method), arguments.compress_dim, adapters.get(arm))
+        if (reason := not_applicable(arm, inputs)) is not None:
+            logging.warning("arm %s is left out: %s", arm, reason)
+            continue
+        own = arm_questions(arm, prompts, arguments.identity_samples)
+        batches = evaluation_batches(own, arguments.batch_size, arguments.shard, arguments.shards)
+        records += evaluate_arm(arm, inputs, decoder, own, batches)
+    write_jsonl(arguments.output, records)
+    inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
+    write_provenance(arguments.output, arguments, inputs_used, str(device))
+
+
+if __name__ == "__main__":
+    cli.run(main)

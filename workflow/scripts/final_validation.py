@@ -1,0 +1,52 @@
+"""The verdict on an experiment: criteria, outcome, and for a failure the evidence and the next commands."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--root", required=True, help="the experiment's folder of results")
+    parser.add_argument("--compress_dims", type=int, nargs="+", required=True, help="code dimensions, primary first")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="training seeds")
+    parser.add_argument("--cosine", type=float, required=True, help="cosine similarity to exceed")
+    parser.add_argument("--fvu", type=float, required=True, help="fraction of variance unexplained to stay below")
+    parser.add_argument("--epochs", type=int, required=True, help="Phase 1's epochs, for the next commands")
+    parser.add_argument("--hidden", type=cli.optional(int), help="the adapter's hidden width, for the same")
+    parser.add_argument("--configuration", required=True, help="hash of the frozen configuration")
+    parser.add_argument("--command", required=True, help="how this experiment is started")
+    cli.add_bootstrap_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, help="verdict.json to write; verdict.md goes beside it")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cli.set_threads(arguments.threads)
+    from latentwire.decisions.final_validation import validate
+    from latentwire.decisions.verdict import VerdictSettings
+    from latentwire.decisions.verdict_text import render_verdict
+    from latentwire.files import write_json, write_text
+
+    settings = VerdictSettings(
+        cosine=arguments.cosine,
+        fvu=arguments.fvu,
+        resamples=arguments.resamples,
+        seed=arguments.bootstrap_seed,
+        command=arguments.command,
+        epochs=arguments.epochs,
+        hidden=arguments.hidden,
+    )
+    verdict = validate(
+        arguments.root, arguments.compress_dims, arguments.seeds, arguments.configuration, settings
+    )
+    write_text(arguments.output.with_suffix(".md"), render_verdict(verdict))
+    write_json(arguments.output, verdict)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,47 @@
+"""Fit the compressor: exact PCA of the token occurrences, or the random projection that is its control."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="embedding table")
+    parser.add_argument("--counts", type=Path, required=True, help="token counts")
+    parser.add_argument("--method", choices=("pca", "random"), default="pca", help="axes of the compressor")
+    parser.add_argument("--compress_dim", type=int, required=True, help="largest code dimension asked for")
+    parser.add_argument("--seed", type=int, default=0, help="of the random axes")
+    parser.add_argument("--output", type=Path, required=True, help="compressor to write")
+    parser.add_argument("--spectrum", type=Path, help="table of eigenvalues to write (pca)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cli.set_threads(arguments.threads)
+    from latentwire.compression.compressor import EmbeddingCompressor
+    from latentwire.compression.counts import load_counts
+    from latentwire.errors import InputError
+    from latentwire.files import write_text
+    from latentwire.lm import load_table
+    from latentwire.provenance import write_provenance
+
+    table = load_table(arguments.table)
+    try:
+        compressor = EmbeddingCompressor(
+            table.shape[1], arguments.compress_dim, arguments.method, seed=arguments.seed
+        ).fit(table, load_counts(arguments.counts)["pca"])
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    compressor.save(arguments.output)
+    if arguments.spectrum is not None:
+        write_text(arguments.spectrum, compressor.spectrum_table())
+    write_provenance(arguments.output, arguments, [arguments.table, arguments.counts])
+
+
+if __name__ == "__main__":
+    cli.run(main)

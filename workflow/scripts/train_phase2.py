@@ -1,0 +1,98 @@
+"""Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model_arguments(parser)
+    parser.add_argument("--dtype", default="bfloat16", help="dtype of the frozen model")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
+    parser.add_argument("--decision", type=Path, required=True, help="the gate's decision; refuses where it says no")
+    parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
+    parser.add_argument("--train", type=Path, required=True, help="prepared training prompts")
+    parser.add_argument("--held_out", type=Path, required=True, help="prepared prompts for the log's metrics")
+    parser.add_argument("--table", type=Path, required=True, help="embedding table")
+    parser.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
+    parser.add_argument("--compress_dim", type=int, required=True, help="code dimension")
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the training prompts")
+    parser.add_argument("--batch_size", type=int, default=8, help="prompts a step")
+    parser.add_argument("--seed", type=int, default=0, help="of the data order")
+    parser.add_argument("--alpha", type=cli.optional(float), help="weight of reconstruction, or 'auto'")
+    parser.add_argument(
+        "--beta", type=cli.optional(float), help="weight of prompt log-perplexity, or 'auto'; 0: control"
+    )
+    parser.add_argument("--calibration_batches", type=int, default=8, help="batches of the calibration pass")
+    parser.add_argument("--measure_prompts", type=int, default=200, help="held-out prompts measured in the log")
+    parser.add_argument("--quick_eval_every", type=int, default=0, help="steps between quick F1 evaluations; 0: none")
+    parser.add_argument("--quick_eval_questions", type=int, default=100, help="questions of a quick evaluation")
+    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of a quick evaluation's answers")
+    cli.add_optimiser_arguments(parser, lr=1e-4)
+    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cli.set_threads(arguments.threads)
+    from latentwire.decisions.gate import require_phase2
+
+    require_phase2(arguments.decision)
+    from latentwire.evaluation.quick import quick_evaluation
+    from latentwire.lm import choose_device, load_model, load_tokenizer
+    from latentwire.provenance import write_provenance
+    from latentwire.training.loop import OptimiserSettings
+    from latentwire.training.phase2 import Phase2Settings
+    from latentwire.training.run_phase1 import TrainingFiles
+    from latentwire.training.run_phase2 import run_phase2
+
+    device = choose_device(arguments.device)
+    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+    files = TrainingFiles(
+        arguments.train, arguments.held_out, arguments.table, arguments.compressor, arguments.state, arguments.output
+    )
+    settings = Phase2Settings(
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        alpha=arguments.alpha,
+        beta=arguments.beta,
+        calibration_batches=arguments.calibration_batches,
+        measure_prompts=arguments.measure_prompts,
+        optimiser=OptimiserSettings(
+            arguments.lr, arguments.weight_decay, arguments.warmup_fraction, arguments.gradient_clip
+        ),
+    )
+    quick_eval = None
+    if arguments.quick_eval_every:
+        quick_eval = quick_evaluation(
+            model,
+            load_tokenizer(arguments.model, arguments.revision),
+            files,
+            arguments.compress_dim,
+            questions=arguments.quick_eval_questions,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.batch_size,
+        )
+    run_phase2(
+        files,
+        arguments.adapter,
+        model,
+        arguments.compress_dim,
+        settings,
+        quick_eval=quick_eval,
+        quick_eval_every=arguments.quick_eval_every,
+    )
+    write_provenance(
+        arguments.output / "adapter.safetensors", arguments, [*files.inputs, arguments.adapter], str(device)
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
