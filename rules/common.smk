@@ -18,9 +18,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 PYTHON = shlex.quote(sys.executable)
 
 try:
-    config = checked(
-        config, yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()), Path.cwd()
-    )
+    config = checked(config, yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()), Path.cwd())
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None
 
@@ -162,7 +160,9 @@ def compressors(stage):
     """The compressors that the arms of a stage read."""
 
     def paths(wildcards):
-        methods = {"random" if arm == "random" else "pca" for arm in arms_of(stage, getattr(wildcards, "split", "final"))}
+        methods = {
+            "random" if arm == "random" else "pca" for arm in arms_of(stage, getattr(wildcards, "split", "final"))
+        }
         return [PATHS.compressor(method) for method in sorted(methods | {"pca"})]
 
     return paths

@@ -5,17 +5,17 @@ rule read_embeddings:
     output:
         table=PATHS.table,
         provenance=provenance(PATHS.table),
-    params:
-        model=model_flags(),
-        identity=model_identity(),
-        code=code("read_embeddings.py"),
-    threads: threads_of("pca")
-    resources:
-        **job_resources("pca"),
     log:
         log_of(PATHS.table),
     benchmark:
         benchmark_of(PATHS.table)
+    threads: threads_of("pca")
+    resources:
+        **job_resources("pca"),
+    params:
+        model=model_flags(),
+        identity=model_identity(),
+        code=code("read_embeddings.py"),
     shell:
         "{PYTHON} {SCRIPTS}/read_embeddings.py {params.model} --threads {threads} --output {output.table} > {log} 2>&1"
 
@@ -28,16 +28,16 @@ rule fit_pca:
         compressor=PATHS.compressor("pca"),
         spectrum=PATHS.spectrum,
         provenance=provenance(PATHS.compressor("pca")),
-    params:
-        dim=max(DIMS),
-        code=code("fit_pca.py"),
-    threads: threads_of("pca")
-    resources:
-        **job_resources("pca"),
     log:
         log_of(PATHS.compressor("pca")),
     benchmark:
         benchmark_of(PATHS.compressor("pca"))
+    threads: threads_of("pca")
+    resources:
+        **job_resources("pca"),
+    params:
+        dim=max(DIMS),
+        code=code("fit_pca.py"),
     shell:
         "{PYTHON} {SCRIPTS}/fit_pca.py --table {input.table} --counts {input.counts} --compress_dim {params.dim}"
         " --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
@@ -50,16 +50,16 @@ rule fit_random_projection:
     output:
         compressor=PATHS.compressor("random"),
         provenance=provenance(PATHS.compressor("random")),
-    params:
-        dim=max(DIMS),
-        code=code("fit_pca.py"),
-    threads: threads_of("pca")
-    resources:
-        **job_resources("pca"),
     log:
         log_of(PATHS.compressor("random")),
     benchmark:
         benchmark_of(PATHS.compressor("random"))
+    threads: threads_of("pca")
+    resources:
+        **job_resources("pca"),
+    params:
+        dim=max(DIMS),
+        code=code("fit_pca.py"),
     shell:
         "{PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
         " --compress_dim {params.dim} --threads {threads} --output {output.compressor} > {log} 2>&1"

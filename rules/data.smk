@@ -6,6 +6,13 @@ rule prepare_data:
         splits=[PATHS.data(split) for split in ("train", "gate", "final")],
         manifest=PATHS.manifest,
         provenance=provenance(PATHS.manifest),
+    log:
+        log_of(PATHS.manifest),
+    benchmark:
+        benchmark_of(PATHS.manifest)
+    threads: threads_of("prepare")
+    resources:
+        **job_resources("prepare"),
     params:
         model=model_flags(),
         identity=model_identity(),
@@ -21,13 +28,6 @@ rule prepare_data:
         ),
         code=code("prepare_data.py"),
         folder=f"{PATHS.root}/data",
-    threads: threads_of("prepare")
-    resources:
-        **job_resources("prepare"),
-    log:
-        log_of(PATHS.manifest),
-    benchmark:
-        benchmark_of(PATHS.manifest)
     shell:
         "{PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"
         " --threads {threads} --output {params.folder} > {log} 2>&1"
@@ -40,16 +40,16 @@ rule count_tokens:
     output:
         counts=PATHS.counts,
         provenance=provenance(PATHS.counts),
-    params:
-        pca=flags("pca", "samples"),
-        code=code("count_tokens.py"),
-    threads: threads_of("prepare")
-    resources:
-        **job_resources("prepare"),
     log:
         log_of(PATHS.counts),
     benchmark:
         benchmark_of(PATHS.counts)
+    threads: threads_of("prepare")
+    resources:
+        **job_resources("prepare"),
+    params:
+        pca=flags("pca", "samples"),
+        code=code("count_tokens.py"),
     shell:
         "{PYTHON} {SCRIPTS}/count_tokens.py --train {input.train} --table {input.table} {params.pca}"
         " --threads {threads} --output {output.counts} > {log} 2>&1"

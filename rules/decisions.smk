@@ -11,12 +11,12 @@ rule check_ceiling:
         scores=PATHS.scores("original", "gate"),
     output:
         PATHS.ceiling,
+    log:
+        log_of(PATHS.ceiling),
     params:
         flags=flags("gate", "threshold") + " " + optional_flag("override", config["ceiling"]["override"]),
         bootstrap=bootstrap_flags(),
         code=code("check_ceiling.py"),
-    log:
-        log_of(PATHS.ceiling),
     shell:
         "{PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
         " --output {output} > {log} 2>&1"
@@ -30,12 +30,12 @@ checkpoint decide_gate:
     output:
         decision=PATHS.gate("{k}", "decision"),
         evidence=PATHS.gate("{k}", "evidence"),
+    log:
+        log_of(PATHS.gate("{k}", "decision")),
     params:
         gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["phase2"]["force"]),
         bootstrap=bootstrap_flags(),
         code=code("gate.py"),
-    log:
-        log_of(PATHS.gate("{k}", "decision")),
     shell:
         "{PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --original {input.original} --phase1 {input.phase1}"
         " {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
@@ -56,6 +56,8 @@ rule final_validation:
     output:
         verdict=PATHS.verdict,
         text=PATHS.verdict.replace(".json", ".md"),
+    log:
+        log_of(PATHS.verdict),
     params:
         flags=" ".join(
             [
@@ -67,8 +69,6 @@ rule final_validation:
         bootstrap=bootstrap_flags(),
         code=code("final_validation.py"),
         root=PATHS.root,
-    log:
-        log_of(PATHS.verdict),
     shell:
         "{PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
         " {params.bootstrap} --configuration {CONFIGURATION} --command {COMMAND:q}"
@@ -80,10 +80,10 @@ rule report:
         verdict=PATHS.verdict,
     output:
         PATHS.report,
+    log:
+        log_of(PATHS.report),
     params:
         root=PATHS.root,
         code=code("report.py"),
-    log:
-        log_of(PATHS.report),
     shell:
         "{PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"

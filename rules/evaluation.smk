@@ -11,6 +11,13 @@ rule evaluate_original:
     output:
         predictions=predictions("original"),
         provenance=provenance(predictions("original")),
+    log:
+        log_of(predictions("original")),
+    benchmark:
+        benchmark_of(predictions("original"))
+    threads: threads_of("evaluate")
+    resources:
+        **job_resources("evaluate"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
         arms=arms_of("original"),
@@ -18,13 +25,6 @@ rule evaluate_original:
         reads=final_read_flags,
         device=device("evaluate"),
         code=arms_code(arms_of("original")),
-    threads: threads_of("evaluate")
-    resources:
-        **job_resources("evaluate"),
-    log:
-        log_of(predictions("original")),
-    benchmark:
-        benchmark_of(predictions("original"))
     shell:
         "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
@@ -42,6 +42,13 @@ rule evaluate_linear:
     output:
         predictions=predictions("linear"),
         provenance=provenance(predictions("linear")),
+    log:
+        log_of(predictions("linear")),
+    benchmark:
+        benchmark_of(predictions("linear"))
+    threads: threads_of("evaluate")
+    resources:
+        **job_resources("evaluate"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
         arms=arms_of("linear"),
@@ -49,13 +56,6 @@ rule evaluate_linear:
         reads=final_read_flags,
         device=device("evaluate"),
         code=arms_code(arms_of("linear")),
-    threads: threads_of("evaluate")
-    resources:
-        **job_resources("evaluate"),
-    log:
-        log_of(predictions("linear")),
-    benchmark:
-        benchmark_of(predictions("linear"))
     shell:
         "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} --compressor {input.compressor} --compress_dim {wildcards.k}"
@@ -79,6 +79,13 @@ for STAGE in STAGES:
         output:
             predictions=predictions(STAGE),
             provenance=provenance(predictions(STAGE)),
+        log:
+            log_of(predictions(STAGE)),
+        benchmark:
+            benchmark_of(predictions(STAGE))
+        threads: threads_of("evaluate")
+        resources:
+            **job_resources("evaluate"),
         params:
             model=model_flags() + " " + flags("model", "dtype"),
             arms=lambda w, stage=STAGE: arms_of(stage, w.split),
@@ -86,13 +93,6 @@ for STAGE in STAGES:
             reads=final_read_flags,
             device=device("evaluate"),
             code=lambda w, stage=STAGE: arms_code(arms_of(stage, w.split)),
-        threads: threads_of("evaluate")
-        resources:
-            **job_resources("evaluate"),
-        log:
-            log_of(predictions(STAGE)),
-        benchmark:
-            benchmark_of(predictions(STAGE))
         shell:
             "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
@@ -114,16 +114,16 @@ for STAGE in STAGES:
             sums=PATHS.reconstruction("{k}", "{seed}", STAGE),
             summary=PATHS.reconstruction("{k}", "{seed}", STAGE).replace(".parquet", ".json"),
             provenance=provenance(PATHS.reconstruction("{k}", "{seed}", STAGE)),
-        params:
-            arms=["pca", *arms_of(STAGE)],
-            code=code("measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_of(STAGE)))),
-        threads: threads_of("reconstruction")
-        resources:
-            **job_resources("reconstruction"),
         log:
             log_of(PATHS.reconstruction("{k}", "{seed}", STAGE)),
         benchmark:
             benchmark_of(PATHS.reconstruction("{k}", "{seed}", STAGE))
+        threads: threads_of("reconstruction")
+        resources:
+            **job_resources("reconstruction"),
+        params:
+            arms=["pca", *arms_of(STAGE)],
+            code=code("measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_of(STAGE)))),
         shell:
             "{PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
@@ -139,20 +139,18 @@ for GROUP in GROUP_ARMS:
         input:
             predictions=shard_predictions(GROUP),
             prompts=PATHS.data("{split}"),
-            counts=PATHS.counts,
         output:
             scores=PATHS.scores(GROUP, "{split}"),
             provenance=provenance(PATHS.scores(GROUP, "{split}")),
-        params:
-            identity=flags("evaluate", "identity_samples"),
-            code=code("score.py"),
-        threads: threads_of("prepare")
-        resources:
-            **job_resources("prepare"),
         log:
             log_of(PATHS.scores(GROUP, "{split}")),
         benchmark:
             benchmark_of(PATHS.scores(GROUP, "{split}"))
+        resources:
+            **job_resources("prepare"),
+        params:
+            identity=flags("evaluate", "identity_samples"),
+            code=code("score.py"),
         shell:
             "{PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
-            " --counts {input.counts} {params.identity} --threads {threads} --output {output.scores} > {log} 2>&1"
+            " {params.identity} --output {output.scores} > {log} 2>&1"

@@ -14,8 +14,15 @@ rule train_phase1:
         diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
         summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    log:
+        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
         arm="phase1|random",
+    threads: threads_of("phase1")
+    resources:
+        **job_resources("phase1"),
     params:
         phase1=flags("phase1", "epochs", "batch_size", *OPTIMISER) + " " + flags("adapter", "hidden"),
         quick=(
@@ -34,13 +41,6 @@ rule train_phase1:
         code=code("train_adapter_only.py"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
-    threads: threads_of("phase1")
-    resources:
-        **job_resources("phase1"),
-    log:
-        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
-    benchmark:
-        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     shell:
         "{PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
         " --table {input.table} --compressor {input.compressor} --ceiling {input.ceiling}"
@@ -61,8 +61,15 @@ rule train_phase2:
         diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
         summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    log:
+        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
         arm="phase2|control",
+    threads: threads_of("phase2")
+    resources:
+        **job_resources("phase2"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
         phase2=flags("phase2", "epochs", "batch_size", *OPTIMISER, "alpha", "calibration_batches", "measure_prompts"),
@@ -72,13 +79,6 @@ rule train_phase2:
         code=code("train_phase2.py"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
-    threads: threads_of("phase2")
-    resources:
-        **job_resources("phase2"),
-    log:
-        log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
-    benchmark:
-        benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     shell:
         "{PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"

@@ -25,7 +25,6 @@ GROUP_ARMS = {
 }
 
 
-
 def arm_module_name(arm: str) -> str:
     """The dotted name of the module that holds an arm.
 

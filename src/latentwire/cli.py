@@ -27,7 +27,7 @@ def add_model_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--revision", help="commit of the model on the hub")
 
 
-def add_optimiser_arguments(to: argparse.ArgumentParser, lr: float) -> None:
+def add_optimiser_arguments(to: argparse._ActionsContainer, lr: float) -> None:
     """The flags of :class:`~latentwire.training.loop.OptimiserSettings`."""
     to.add_argument("--lr", type=float, default=lr, help="peak learning rate of AdamW")
     to.add_argument("--weight_decay", type=float, default=0.01, help="weight decay of matrices")

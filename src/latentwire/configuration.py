@@ -77,7 +77,7 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"data.{key}: {data[key]!r} does not exist"
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
-        yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}: PCA's samples are a part of train"
+        yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
     if model["path"].startswith((".", "/")) and not (root / model["path"]).is_dir():
         yield f"model.path: the directory {model['path']!r} does not exist"
     local = model_config(root / model["path"])
@@ -115,7 +115,9 @@ def checked(config: Config, schema: dict[str, Any], root: Path) -> Config:
     problems = list(_schema_problems(coerced, schema)) or list(_consistency_problems(coerced, root))
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigurationError(f"the configuration can't be run:\n{listed}\n(see workflow/schemas/config.schema.yaml)")
+        raise ConfigurationError(
+            f"the configuration can't be run:\n{listed}\n(see workflow/schemas/config.schema.yaml)"
+        )
     return dict(coerced)
 
 

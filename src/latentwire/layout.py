@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of one experiment under ``root`` (``results/<experiment>``)."""

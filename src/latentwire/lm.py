@@ -14,11 +14,9 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from latentwire.errors import InputError
-from latentwire.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -145,18 +143,6 @@ def _table_file(model: str, revision: str | None) -> tuple[str | None, Path]:
         raise InputError(f"{model!r} has no safetensors weights; pickled checkpoints are not loaded") from error
 
 
-def save_table(path: str | Path, table_VD: torch.Tensor) -> None:
-    """Write an embedding table, atomically."""
-    with atomic_path(path) as temporary:
-        save_file({"table_VD": table_VD.contiguous()}, temporary)
-
-
-def load_table(path: str | Path) -> torch.Tensor:
-    """The embedding table written by :func:`save_table`."""
-    with safe_open(path, framework="pt") as stored:
-        return stored.get_tensor("table_VD")
-
-
 def context_length(model: str, revision: str | None = None) -> int:
     """The longest sequence that the model was made for, in tokens."""
     config = load_config(model, revision)
@@ -168,22 +154,6 @@ def _table_name(names: list[str], model: str) -> str:
         if candidate in names:
             return candidate
     raise InputError(f"{model!r}: no input embeddings under any of {', '.join(TABLE_NAMES)}")
-
-
-def choose_device(wanted: str) -> torch.device:
-    """``cpu``, ``cuda``, or ``auto`` (CUDA where there is one).
-
-    Raises:
-        InputError: ``cuda`` is asked for and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "a GPU is asked for (--device cuda) but torch sees none: check the job's GPU request "
-            "(resources.<stage>.gpu), CUDA_VISIBLE_DEVICES, and that torch is a CUDA build"
-        )
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
 
 
 def load_model(model: str, revision: str | None, dtype: str, device: torch.device) -> Any:

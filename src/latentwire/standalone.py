@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,16 +16,18 @@ from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens, load_counts, pca_sample_size, save_counts
-from latentwire.data.prepare import prepare_split, read_prompts
+from latentwire.compression.table import load_table, save_table
+from latentwire.data.prepare import mark_unseen_answers, prepare_split
 from latentwire.data.prompts import PromptRenderer
-from latentwire.data.squad import read_rows
+from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import sample_rows
+from latentwire.data.squad import read_rows
 from latentwire.errors import InputError
 from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
 from latentwire.evaluation.quick import quick_evaluation
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
-from latentwire.lm import load_model, load_table, load_tokenizer, read_embeddings, save_table
+from latentwire.lm import load_model, load_tokenizer, read_embeddings
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
@@ -46,8 +49,9 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
     table_VD = read_embeddings(arguments.model, arguments.revision)
     if arguments.compress_dim > table_VD.shape[1]:
         raise InputError(
-            f"--compress_dim {arguments.compress_dim} is larger than the model's embedding dimension {table_VD.shape[1]}"
+            f"--compress_dim {arguments.compress_dim} is more than the model's dimension, {table_VD.shape[1]}"
         )
+    seen: np.ndarray | None = None
     for name, split, samples in (
         ("train", "train", arguments.samples),
         ("held_out", "validation", arguments.eval_samples),
@@ -58,6 +62,9 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
             name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
         )
         log.info("%s: %d prompts, %d trimmed or dropped", name, len(frame), len(notes))
+        if seen is None:  # train comes first
+            seen = np.unique(np.concatenate(list(frame["input_ids"])))
+        mark_unseen_answers(frame, seen)
         folder.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)
         setattr(arguments, name, folder / f"{name}.parquet")
@@ -113,7 +120,7 @@ def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch
     records = [
         record for arm in ("text", "pca", "phase1") for record in evaluate_arm(arm, inputs, decoder, prompts, batches)
     ]
-    scored = score_predictions(records, prompts, (counts["train"] > 0).numpy())
+    scored = score_predictions(records, prompts)
     summary = {str(arm): summarise_arm(own, resamples=2000, seed=0) for arm, own in scored.groupby("arm", sort=False)}
     write_json(files.output / "f1.json", summary)
     print(

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire.files import atomic_path, hash_of, read_json, read_jsonl, sha256_of, write_json, write_jsonl, write_text
+from latentwire.files import (
+    atomic_path,
+    hash_of,
+    read_json,
+    read_jsonl,
+    sha256_of,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

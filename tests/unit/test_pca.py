@@ -77,7 +77,13 @@ def test_fewer_components_are_the_first_ones_of_more():
 
 @pytest.mark.parametrize(
     ("offset", "dtype"),
-    [(0.0, torch.float32), (100.0, torch.float32), (10_000.0, torch.float32), (0.0, torch.bfloat16), (100.0, torch.bfloat16)],
+    [
+        (0.0, torch.float32),
+        (100.0, torch.float32),
+        (10_000.0, torch.float32),
+        (0.0, torch.bfloat16),
+        (100.0, torch.bfloat16),
+    ],
 )
 def test_the_blocked_float32_covariance_agrees_with_float64_also_far_from_the_origin(offset, dtype):
     """To 1e-5 of the largest variance; uncentred float32 sums would be wrong in the first digit."""

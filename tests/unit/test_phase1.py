@@ -9,7 +9,8 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
-from latentwire.compression.metrics import question_sums, summarise, type_errors
+from latentwire.compression.metrics import question_sums, type_errors
+from latentwire.compression.summary import summarise
 from latentwire.training.loop import OptimiserSettings
 from latentwire.training.phase1 import (
     Phase1Settings,
@@ -29,7 +30,9 @@ def curved_table() -> torch.Tensor:
     """Rows on a curved surface of K dimensions, small and off the origin as real embeddings are."""
     generator = torch.Generator().manual_seed(0)
     hidden_VK = torch.randn(V, K, generator=generator)
-    bent_VD = torch.cat([hidden_VK, hidden_VK.square() - 1, (2 * hidden_VK).sin(), hidden_VK.roll(1, 1) * hidden_VK], 1)
+    bent_VD = torch.cat(
+        [hidden_VK, hidden_VK.square() - 1, (2 * hidden_VK).sin(), hidden_VK.roll(1, 1) * hidden_VK], 1
+    )
     return 0.01 * bent_VD @ torch.linalg.qr(torch.randn(D, D, generator=generator)).Q + 0.003
 
 
@@ -47,7 +50,9 @@ COMPRESSOR = EmbeddingCompressor(D, K).fit(TABLE, count_tokens(TRAIN, V))
 
 def phase1_settings(**changes) -> Phase1Settings:
     optimiser = OptimiserSettings(lr=3e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
-    return Phase1Settings(**{"epochs": 3, "batch_size": 16, "seed": 0, "recon_weight": 1.0, "optimiser": optimiser} | changes)
+    return Phase1Settings(
+        **{"epochs": 3, "batch_size": 16, "seed": 0, "recon_weight": 1.0, "optimiser": optimiser} | changes
+    )
 
 
 def train(folder, table_VD=TABLE, compressor=COMPRESSOR, *, quick_eval=None, quick_eval_every=0, **changes):
@@ -89,7 +94,9 @@ def test_the_loss_over_unique_tokens_is_the_loss_over_occurrences_in_value_and_g
 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(adapter.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
+        torch.testing.assert_close(
+            ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max())
+        )
 
 
 def test_predicting_the_mean_costs_1_on_the_pca_split():
@@ -184,7 +191,9 @@ def test_killed_anywhere_and_started_again_it_gives_the_same_bytes(tmp_path, mon
     assert continued == history
     for name, tensor in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor), name
-    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (tmp_path / "straight/diagnostics.jsonl").read_bytes()
+    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (
+        tmp_path / "straight/diagnostics.jsonl"
+    ).read_bytes()
 
 
 def test_a_bad_row_in_the_table_stops_it_with_the_step(tmp_path):

@@ -285,14 +285,20 @@ def test_loss_and_gradient_agree_with_float64_autograd_one_prompt_at_a_time(
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     for (name, ours), theirs in zip(found.adapter.named_parameters(), reference.parameters(), strict=True):
         largest = float(theirs.grad.abs().max())
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m: name + m)
+        torch.testing.assert_close(
+            ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m: name + m
+        )
 
 
 def test_alpha_and_beta_are_one_over_the_mean_losses_at_the_start(steps_of, compressor, table_VD, sequences):
     calibration = steps_of().summary["calibration"]
     assert calibration["alpha"] == pytest.approx(1 / calibration["reconstruction"])
     assert calibration["beta"] == pytest.approx(1 / calibration["prompt_loss"])
-    rows, adapter, losses = TokenRows(table_VD, compressor, torch.arange(len(table_VD)), CPU), warm_adapter(compressor), []
+    rows, adapter, losses = (
+        TokenRows(table_VD, compressor, torch.arange(len(table_VD)), CPU),
+        warm_adapter(compressor),
+        [],
+    )
     for step in range(3):
         ids_U, counts_U = unique_tokens([sequences[index] for index in batch_at(step, 40, 8, seed=0).tolist()])
         codes_UK, target_UD = rows.of(ids_U)
@@ -311,7 +317,10 @@ def test_at_the_start_both_terms_weigh_one_on_average(steps_of):
 def test_the_gradient_norms_at_calibration_are_those_of_the_unweighted_losses(steps_of):
     found = steps_of(replace(SETTINGS, calibration_batches=1))
     calibration, losses = found.summary["calibration"], found.loss_at(0)
-    for name, norm in [("reconstruction", "gradient_norm_reconstruction"), ("prompt_loss", "gradient_norm_prompt_loss")]:
+    for name, norm in [
+        ("reconstruction", "gradient_norm_reconstruction"),
+        ("prompt_loss", "gradient_norm_prompt_loss"),
+    ]:
         gradients = torch.autograd.grad(losses[name], list(found.adapter.parameters()), retain_graph=True)
         assert calibration[norm] == pytest.approx(float(torch.cat([g.flatten() for g in gradients]).norm()), rel=1e-4)
 
@@ -352,7 +361,11 @@ def test_training_lowers_the_prompts_loss_and_the_control_goes_elsewhere(train, 
     adapter, history, summary = train(tmp_path / "phase2", settings)
     control, control_history, _ = train(tmp_path / "control", replace(settings, beta=0.0))
     assert summary["prompt_loss"]["end"]["all"] < summary["prompt_loss"]["start"]["all"]
-    assert history[0]["prompt_loss_all"] == control_history[0]["prompt_loss_all"] == summary["prompt_loss"]["start"]["all"]
+    assert (
+        history[0]["prompt_loss_all"]
+        == control_history[0]["prompt_loss_all"]
+        == summary["prompt_loss"]["start"]["all"]
+    )
     assert history[-1]["prompt_loss_all"] < control_history[-1]["prompt_loss_all"]
     assert not torch.equal(adapter.linear.weight, control.linear.weight)
     assert "train_prompt_loss" in history[-1] and "train_prompt_loss" not in control_history[-1]
@@ -379,7 +392,9 @@ def test_killed_and_started_again_it_gives_the_same_bits(train, tmp_path, monkey
     assert (continued_history, continued_summary) == (history, summary)
     for name, tensor in straight.state_dict().items():
         assert torch.equal(continued.state_dict()[name], tensor), name
-    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (tmp_path / "straight/diagnostics.jsonl").read_bytes()
+    assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (
+        tmp_path / "straight/diagnostics.jsonl"
+    ).read_bytes()
 
 
 def test_a_model_that_gives_nan_is_found_before_the_first_step(model, train, tmp_path):

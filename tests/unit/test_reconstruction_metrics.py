@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire.compression.metrics import MEANS, question_sums, summarise, summarise_types, type_errors
+from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.nearest import nearest_rows
+from latentwire.compression.summary import MEANS, summarise
 
 V, D = 40, 6
 

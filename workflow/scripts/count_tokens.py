@@ -21,8 +21,8 @@ def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
     from latentwire.compression.counts import count_tokens, pca_sample_size, save_counts
-    from latentwire.data.prepare import read_prompts
-    from latentwire.lm import load_table
+    from latentwire.compression.table import load_table
+    from latentwire.data.prompts_table import read_prompts
     from latentwire.provenance import write_provenance
 
     sequences = list(read_prompts(arguments.train, ["input_ids"])["input_ids"])

@@ -37,13 +37,15 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.arms import ArmInputs, not_applicable
     from latentwire.compression.counts import load_counts
-    from latentwire.data.prepare import read_prompts
+    from latentwire.compression.table import load_table
+    from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
+    from latentwire.device import choose_device
     from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.questions import arm_questions
     from latentwire.files import write_jsonl
-    from latentwire.lm import choose_device, load_model, load_table, load_tokenizer
+    from latentwire.lm import load_model, load_tokenizer
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:

@@ -41,9 +41,7 @@ def main() -> None:
         epochs=arguments.epochs,
         hidden=arguments.hidden,
     )
-    verdict = validate(
-        arguments.root, arguments.compress_dims, arguments.seeds, arguments.configuration, settings
-    )
+    verdict = validate(arguments.root, arguments.compress_dims, arguments.seeds, arguments.configuration, settings)
     write_text(arguments.output.with_suffix(".md"), render_verdict(verdict))
     write_json(arguments.output, verdict)
 

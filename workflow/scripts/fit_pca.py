@@ -25,9 +25,9 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.compression.compressor import EmbeddingCompressor
     from latentwire.compression.counts import load_counts
+    from latentwire.compression.table import load_table
     from latentwire.errors import InputError
     from latentwire.files import write_text
-    from latentwire.lm import load_table
     from latentwire.provenance import write_provenance
 
     table = load_table(arguments.table)

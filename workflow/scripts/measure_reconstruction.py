@@ -27,9 +27,9 @@ def main() -> None:
     from latentwire.arms import ArmInputs
     from latentwire.compression.counts import load_counts
     from latentwire.compression.reconstruction import measure_arms
-    from latentwire.data.prepare import read_prompts
+    from latentwire.compression.table import load_table
+    from latentwire.data.prompts_table import read_prompts
     from latentwire.files import atomic_path, write_json
-    from latentwire.lm import load_table
     from latentwire.provenance import write_provenance
 
     compressors = {path.stem: path for path in arguments.compressor}

@@ -41,7 +41,7 @@ def main() -> None:
     limit = context_length(arguments.model, arguments.revision)
     if arguments.max_prompt_tokens > limit:
         raise InputError(
-            f"data.max_prompt_tokens {arguments.max_prompt_tokens} is larger than the model's context of {limit} tokens"
+            f"data.max_prompt_tokens {arguments.max_prompt_tokens} is more than the model's context, {limit} tokens"
         )
     settings = DataSettings(
         source=arguments.source,

@@ -18,7 +18,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
-    from latentwire.lm import read_embeddings, save_table
+    from latentwire.compression.table import save_table
+    from latentwire.lm import read_embeddings
     from latentwire.provenance import write_provenance
 
     save_table(arguments.output, read_embeddings(arguments.model, arguments.revision))

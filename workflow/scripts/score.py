@@ -12,7 +12,6 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions of all shards")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
-    parser.add_argument("--counts", type=Path, required=True, help="token counts")
     parser.add_argument("--identity_samples", type=cli.optional(int), help="questions of the identity arm, or 'all'")
     parser.add_argument("--output", type=Path, required=True, help="scores to write (Parquet)")
     return parser.parse_args()
@@ -20,20 +19,17 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    cli.set_threads(arguments.threads)
-    from latentwire.compression.counts import load_counts
-    from latentwire.data.prepare import read_prompts
+    from latentwire.data.prompts_table import read_prompts
     from latentwire.evaluation.scores import score_predictions
     from latentwire.files import atomic_path, read_jsonl
     from latentwire.provenance import write_provenance
 
     records = [record for path in arguments.predictions for record in read_jsonl(path)]
     prompts = read_prompts(arguments.prompts)
-    seen = (load_counts(arguments.counts)["train"] > 0).numpy()
-    scored = score_predictions(records, prompts, seen, arguments.identity_samples)
+    scored = score_predictions(records, prompts, arguments.identity_samples)
     with atomic_path(arguments.output) as temporary:
         scored.to_parquet(temporary, index=False)
-    write_provenance(arguments.output, arguments, [*arguments.predictions, arguments.prompts, arguments.counts])
+    write_provenance(arguments.output, arguments, [*arguments.predictions, arguments.prompts])
 
 
 if __name__ == "__main__":

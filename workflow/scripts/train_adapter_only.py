@@ -78,7 +78,7 @@ def main() -> None:
         from latentwire.decisions.ceiling import require_ceiling
 
         require_ceiling(arguments.ceiling)
-    from latentwire.lm import choose_device
+    from latentwire.device import choose_device
     from latentwire.provenance import write_provenance
     from latentwire.training.loop import OptimiserSettings
     from latentwire.training.phase1 import Phase1Settings

@@ -44,8 +44,9 @@ def main() -> None:
     from latentwire.decisions.gate import require_phase2
 
     require_phase2(arguments.decision)
+    from latentwire.device import choose_device
     from latentwire.evaluation.quick import quick_evaluation
-    from latentwire.lm import choose_device, load_model, load_tokenizer
+    from latentwire.lm import load_model, load_tokenizer
     from latentwire.provenance import write_provenance
     from latentwire.training.loop import OptimiserSettings
     from latentwire.training.phase2 import Phase2Settings

@@ -17,6 +17,7 @@ import torch
 
 from latentwire.arms_table import arm_module_name
 
+
 @dataclass(frozen=True)
 class ArmInputs:
     """What arms may use; each reads the files it needs.

@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from latentwire.compression.nearest import nearest_rows
-
-# What each per-token column sums to, and the column that its mean is taken over.
-MEANS = {"cosine": "tokens", "centred_cosine": "tokens", "relative_error": "tokens", "nearest_token": "tokens"}
+from latentwire.compression.summary import MEANS
 
 
 @dataclass(frozen=True)
@@ -88,19 +86,6 @@ def question_sums(
         values_N = getattr(errors, f"{name}_U")[index_N]
         columns[name] = np.bincount(owner_N, weights=values_N, minlength=len(sequences))
     return pd.DataFrame(columns)
-
-
-def summarise(sums: pd.DataFrame) -> dict[str, float] | None:
-    """FVU and the means over all tokens of :func:`question_sums`; None where there is no token."""
-    total = sums.sum()
-    if total["tokens"] == 0:
-        return None
-    summary = {name: float(total[name] / total[over]) for name, over in MEANS.items()}
-    return {
-        "fvu": float(total["squared_error"] / total["squared_deviation"]),
-        **summary,
-        "tokens": int(total["tokens"]),
-    }
 
 
 def summarise_types(errors: TypeErrors, chosen_U: np.ndarray) -> dict[str, float] | None:

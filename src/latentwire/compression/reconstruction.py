@@ -14,7 +14,8 @@ import torch
 
 from latentwire.arms import ArmInputs, rebuild_function
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.metrics import question_sums, summarise, summarise_types, type_errors
+from latentwire.compression.metrics import question_sums, summarise_types, type_errors
+from latentwire.compression.summary import summarise
 
 SUBSETS = ("all", "answer", "seen", "unseen")
 

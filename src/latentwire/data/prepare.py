@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +105,7 @@ def prepare_split(
     Raises:
         InputError: an evaluation prompt does not fit and is not to be trimmed, or nothing is left.
     """
-    records = rows.to_dict("records")
+    records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
     limit = max_prompt_tokens
     notes: list[dict[str, str]] = []
     kept: list[dict[str, Any]] = []
@@ -152,12 +151,16 @@ def prepare_split(
 def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> dict[str, Any]:
     """Write ``train``, ``gate`` and ``final`` as Parquet and return the manifest.
 
+    A question's ``unseen_answer_type`` says whether its answer, in the prompt, holds a token type that no training
+    prompt holds.
+
     Returns:
         The manifest: settings, counts, a content hash of each split, and every dropped or trimmed question.
     """
     rows = split_rows(*read_source(settings), settings)
     splits: dict[str, dict[str, Any]] = {}
     notes: list[dict[str, str]] = []
+    seen: np.ndarray | None = None
     for name in SPLITS:
         frame, split_notes = prepare_split(
             name,
@@ -167,6 +170,9 @@ def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> d
             on_long_prompt=settings.on_long_prompt,
         )
         notes += split_notes
+        if seen is None:  # train comes first
+            seen = np.unique(np.concatenate(list(frame["input_ids"])))
+        mark_unseen_answers(frame, seen)
         with atomic_path(output / f"{name}.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
         lengths = frame["input_ids"].map(len)
@@ -180,17 +186,17 @@ def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> d
     return {"settings": asdict(settings), "splits": splits, "dropped_or_trimmed": notes}
 
 
+def mark_unseen_answers(frame: pd.DataFrame, seen: np.ndarray) -> None:
+    """Add ``unseen_answer_type``, in place: whether an answer's tokens in the prompt hold a type outside ``seen``."""
+    frame["unseen_answer_type"] = [
+        bool((~np.isin(ids[mask], seen)).any())
+        for ids, mask in zip(frame["input_ids"], frame["answer_mask"], strict=True)
+    ]
+
+
 def content_hash(frame: pd.DataFrame) -> str:
     """A hash of the questions' ids, token ids and references, independent of the file format."""
     digest = hashlib.sha256()
     for identifier, ids, answers in zip(frame["id"], frame["input_ids"], frame["answers"], strict=True):
         digest.update(json.dumps([identifier, np.asarray(ids).tolist(), list(answers)]).encode())
     return digest.hexdigest()
-
-
-def read_prompts(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A split written by :func:`prepare`; list columns hold numpy arrays."""
-    try:
-        return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no prepared prompts there; run the data stage first") from None

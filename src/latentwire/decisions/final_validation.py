@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
 from latentwire.files import read_json
 from latentwire.layout import Layout
-from latentwire.lm import load_table
 
 
 def validate(
@@ -28,7 +29,7 @@ def validate(
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
     ceiling = read_json(paths.ceiling)
-    table_VD = load_table(paths.table)
+    vocab_size, width, number_bits = _table_shape(paths.table)
     train_questions = read_json(paths.manifest)["splits"]["train"]["questions"]
     entries = [
         dimension_verdict(
@@ -36,7 +37,7 @@ def validate(
             ceiling=ceiling,
             variance=explained_variance(paths.spectrum, k),
             train_questions=train_questions,
-            bits_per_token=bits(k, table_VD.shape[1], table_VD.shape[0], table_VD.element_size() * 8),
+            bits_per_token=bits(k, width, vocab_size, number_bits),
             settings=settings,
         )
         for k in compress_dims
@@ -52,3 +53,11 @@ def validate(
         "ceiling": ceiling,
         "entries": entries,
     }
+
+
+def _table_shape(path: str) -> tuple[int, int, int]:
+    """Rows, columns and bits a number of the embedding table, from its header."""
+    with safe_open(path, framework="np") as stored:
+        part = stored.get_slice("table_VD")
+        rows, columns = part.get_shape()
+        return rows, columns, int("".join(filter(str.isdigit, part.get_dtype())))

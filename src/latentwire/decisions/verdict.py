@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latentwire.compression.metrics import summarise
+from latentwire.compression.summary import summarise
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.evaluation.scores import summarise_arm
-from latentwire.evaluation.statistics import Interval, difference_interval, holm, mean_interval, p_value, ratio_interval
+from latentwire.evaluation.statistics import (
+    Interval,
+    difference_interval,
+    holm,
+    mean_interval,
+    p_value,
+    ratio_interval,
+)
 
 LATE_SHARE = 0.2
 
@@ -89,7 +96,13 @@ def arm_summary(arm: str, arms: dict[str, ArmScores], settings: VerdictSettings)
 
 def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
     """Paired F1 differences between the arms that isolate one variable each."""
-    pairs = [("phase1", "pca"), ("phase1", "random"), ("phase2", "phase1"), ("phase2", "control"), ("control", "phase1")]
+    pairs = [
+        ("phase1", "pca"),
+        ("phase1", "random"),
+        ("phase2", "phase1"),
+        ("phase2", "control"),
+        ("control", "phase1"),
+    ]
     return {
         f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()
         for a, b in pairs
@@ -168,8 +181,7 @@ def wording(interval: Interval, threshold: float) -> str:
     if interval.upper < threshold:
         return f"not validated: {value} {limits}"
     return (
-        f"inconclusive: {value} {limits} straddles {100 * threshold:.0f}%; "
-        "the point estimate alone chose the branch"
+        f"inconclusive: {value} {limits} straddles {100 * threshold:.0f}%; the point estimate alone chose the branch"
     )
 
 

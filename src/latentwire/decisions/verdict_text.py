@@ -28,6 +28,10 @@ def _number(interval: dict[str, Any] | None, value: Any) -> str:
     return f"{text} [{interval['lower']:.4g}, {interval['upper']:.4g}]"
 
 
+def _with_count(found: dict[str, Any] | None) -> str:
+    return "–" if found is None else f"{100 * found['estimate']:.1f} (n = {found['questions']})"
+
+
 def ordered_arms(arms: dict[str, Any]) -> list[str]:
     """The arms from ceiling to floor."""
     return [arm for arm in ARM_ORDER if arm in arms]
@@ -80,10 +84,12 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
     ]
     for c in entry["criteria"]:
         value = _number(c["interval"], c["value"])
-        lines.append(f"| {c['criterion']} | {c['threshold']} | {value} | {'pass' if c['passed'] else 'FAIL'} | {c['note']} |")
+        lines.append(
+            f"| {c['criterion']} | {c['threshold']} | {value} | {'pass' if c['passed'] else 'FAIL'} | {c['note']} |"
+        )
     lines += [
         "",
-        "| arm | F1 % | EM % | of the ceiling % | above the floor % | F1, unseen answer type % | empty / capped / degenerate |",
+        "| arm | F1 % | EM % | retention % | above floor % | F1 %, unseen answer type | empty / capped / degenerate |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm in ordered_arms(entry["arms"]):
@@ -94,7 +100,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {arm} | {percent(own['f1'])} | {percent(own['em'])} | {percent(own['retention'])} | "
             f"{'–' if above is None else percent(above)} | "
-            f"{'–' if unseen is None else '%.1f (n = %d)' % (100 * unseen['estimate'], unseen['questions'])} | "
+            f"{_with_count(unseen)} | "
             f"{counts['empty']} / {counts['length_capped']} / {counts['degenerate']} |"
         )
     first = entry["arms"]["text"]["f1"]
@@ -128,5 +134,10 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         lines += ["", "### Why, and what would tell", ""]
         for cause in entry["causes"]:
             evidence = ", ".join(f"{n} {_number(None, v)}" for n, v in cause["evidence"].items())
-            lines += [f"- **{cause['cause']}?** {evidence}. {cause['reading'].capitalize()}.", "", f"  `{cause['command']}`", ""]
+            lines += [
+                f"- **{cause['cause']}?** {evidence}. {cause['reading'].capitalize()}.",
+                "",
+                f"  `{cause['command']}`",
+                "",
+            ]
     return lines

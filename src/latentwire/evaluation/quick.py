@@ -13,10 +13,10 @@ import torch
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.data.prepare import read_prompts
+from latentwire.compression.table import load_table
+from latentwire.data.prompts_table import read_prompts
 from latentwire.evaluation.generate import Decoder, batches_by_length, generate_answers
 from latentwire.evaluation.squad_metrics import batch_metrics
-from latentwire.lm import load_table
 from latentwire.training.run_phase1 import TrainingFiles
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from latentwire.errors import InputError
@@ -30,15 +29,13 @@ def is_degenerate(text: str) -> bool:
 def score_predictions(
     records: list[dict[str, Any]],
     prompts: pd.DataFrame,
-    seen_types: np.ndarray,
     identity_samples: int | None = None,
 ) -> pd.DataFrame:
-    """One row a question and arm: F1, EM, and whether the answer holds a token type that training never saw.
+    """One row a question and arm, with F1 and EM.
 
     Args:
         records: predictions of one or more arms.
         prompts: the split.
-        seen_types: bool ``[V]``, token types that occur in the training prompts.
         identity_samples: questions of the ``identity`` arm, None for all.
 
     Raises:
@@ -46,18 +43,14 @@ def score_predictions(
     """
     if not records:
         raise InputError("there are no predictions to score: the evaluation wrote none")
-    unseen = [
-        bool((~seen_types[np.asarray(ids)[np.asarray(mask, dtype=bool)]]).any())
-        for ids, mask in zip(prompts["input_ids"], prompts["answer_mask"], strict=True)
-    ]
-    questions = prompts[["id", "article", "answers"]].assign(unseen_answer_type=unseen)
+    questions = prompts[["id", "article", "answers", "unseen_answer_type"]]
     tables = []
     for arm, own in pd.DataFrame(records).groupby("arm", sort=False):
         asked = arm_questions(str(arm), questions, identity_samples)
         if sorted(own["id"]) != sorted(asked["id"]):
             raise InputError(
-                f"arm {arm!r}: {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; each needs "
-                "exactly one: evaluate the arm again"
+                f"arm {arm!r}: {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; "
+                "each needs exactly one: evaluate the arm again"
             )
         scored = asked.merge(own.drop(columns="article"), on="id", how="left", validate="one_to_one")
         scored["f1"] = [f1(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)]

@@ -54,7 +54,9 @@ def curves_figure(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
         for index, (arm, runs) in enumerate(histories.items()):
             for number, run in enumerate(runs):
                 label = arm if number == 0 else None
-                axes.plot([r["epoch"] for r in run], [r["recon_fvu"] for r in run], color=f"C{index}", label=label, lw=1.2)
+                axes.plot(
+                    [r["epoch"] for r in run], [r["recon_fvu"] for r in run], color=f"C{index}", label=label, lw=1.2
+                )
         axes.set_xlabel("epoch")
         axes.set_ylabel("held-out FVU")
         axes.legend(frameon=False)

@@ -56,11 +56,11 @@ def _examples(prompts: pd.DataFrame, arms: dict[str, Any], chosen: str) -> dict[
     answers = {arm: arms[arm].rows.drop_duplicates("id").set_index("id")["prediction"] for arm in shown}
     rows = [
         {
-            "source": row.source,
-            "answers": list(row.answers),
-            "predictions": [answers[arm].get(row.id, "") for arm in shown],
+            "source": row["source"],
+            "answers": list(row["answers"]),
+            "predictions": [answers[arm].get(row["id"], "") for arm in shown],
         }
-        for row in prompts.head(EXAMPLES).itertuples()
+        for row in prompts.head(EXAMPLES).to_dict("records")
     ]
     return {"arms": shown, "rows": rows}
 

@@ -47,7 +47,7 @@ class Phase2Settings:
         batch_size: prompts a step.
         seed: of the data order.
         alpha: weight of reconstruction; None calibrates it to 1/E[reconstruction loss].
-        beta: weight of the prompt's log-perplexity; None calibrates it to 1/E[prompt log-perplexity]; 0 is the control.
+        beta: weight of the prompt's log-perplexity; None calibrates it to 1/E[prompt log-perplexity]; 0: the control.
         calibration_batches: training batches of the calibration pass.
         measure_prompts: held-out prompts whose log-perplexity is measured.
         optimiser: optimiser and schedule.

@@ -12,10 +12,10 @@ import torch
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.data.prepare import read_prompts
+from latentwire.compression.table import load_table
+from latentwire.data.prompts_table import read_prompts
 from latentwire.files import hash_of, sha256_of, write_json
 from latentwire.fingerprint import fingerprint
-from latentwire.lm import load_table
 from latentwire.training.phase1 import Phase1Settings, train_phase1
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.table import load_table
 from latentwire.files import sha256_of
 from latentwire.fingerprint import fingerprint
-from latentwire.lm import load_table
 from latentwire.training.phase2 import Phase2Settings, train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, finish, sequences
 

@@ -1,0 +1,254 @@
+"""Decoding: embeddings answer as text does, batches as single prompts, and the checkpoint's habits change nothing."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.evaluation.generate import (
+    Answer,
+    Decoder,
+    NewlineAfterText,
+    batches_by_length,
+    first_line,
+    generate_answers,
+    padded_embeddings,
+)
+
+CAP = 8
+
+
+def all_types(sequences) -> torch.Tensor:
+    return torch.from_numpy(np.unique(np.concatenate(sequences))).long()
+
+
+def spied(model, monkeypatch) -> list:
+    """Every call of ``model.generate``: its keywords, and what it returned under ``generated``."""
+    calls, generate = [], model.generate
+
+    def observed(**keywords):
+        generated = generate(**keywords)
+        calls.append({**keywords, "generated": generated})
+        return generated
+
+    monkeypatch.setattr(model, "generate", observed)
+    return calls
+
+
+# A prompt given as embeddings
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_original_embeddings_give_the_texts_answers_token_for_token(
+    tiny_model, tokenizer, sequences, monkeypatch, dtype, tied
+):
+    model = tiny_model(dtype=dtype, tie_word_embeddings=tied)
+    calls = spied(model, monkeypatch)
+    decoder, ids_U = Decoder(model, tokenizer, CAP), all_types(sequences)
+    chosen = sequences[:6]
+    text = decoder.answers(chosen)
+    identity = decoder.answers(chosen, model.get_input_embeddings().weight[ids_U], ids_U)
+    assert identity == text
+    longest = max(map(len, chosen))
+    assert torch.equal(calls[1]["generated"], calls[0]["generated"][:, longest:])
+    assert len({answer.text for answer in text}) > 1  # the answers depend on the prompt, or nothing was tested
+
+
+@pytest.mark.parametrize("given_as", ["text", "embeddings"])
+def test_a_batch_answers_as_each_prompt_alone(tiny_model, tokenizer, sequences, given_as):
+    model = tiny_model()
+    decoder, ids_U = Decoder(model, tokenizer, CAP), all_types(sequences)
+    rebuilt = () if given_as == "text" else (model.get_input_embeddings().weight[ids_U], ids_U)
+    chosen = [sequences[i] for i in np.argsort([len(ids) for ids in sequences])[::8]]
+    assert len({len(ids) for ids in chosen}) > 3
+    alone = [decoder.answers([ids], *rebuilt)[0] for ids in chosen]
+    assert decoder.answers(chosen, *rebuilt) == alone
+    assert len({answer.text for answer in alone}) > 1
+
+
+def test_the_prompt_is_the_adapters_output_for_its_codes_left_padded_under_a_mask(
+    tiny_model, tokenizer, sequences, monkeypatch
+):
+    model = tiny_model()
+    table_VD = model.get_input_embeddings().weight
+    compressor = EmbeddingCompressor(32, 8).fit(table_VD)
+    torch.manual_seed(0)
+    adapter = Adapter.from_compressor(compressor)
+    torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1)
+    ids_U, calls = all_types(sequences), spied(model, monkeypatch)
+    with torch.no_grad():
+        rebuilt_UD = adapter(compressor.compress(table_VD[ids_U]))
+        Decoder(model, tokenizer, CAP).answers(sequences[:5], rebuilt_UD, ids_U)
+        length = max(len(ids) for ids in sequences[:5])
+        for row, ids in enumerate(sequences[:5]):
+            expected_LD = adapter(compressor.compress(table_VD[torch.from_numpy(ids).long()]))
+            torch.testing.assert_close(calls[0]["inputs_embeds"][row, length - len(ids) :], expected_LD)
+            assert not calls[0]["inputs_embeds"][row, : length - len(ids)].any()
+            mask_L = calls[0]["attention_mask"][row]
+            assert mask_L.tolist() == [0] * (length - len(ids)) + [1] * len(ids)
+    assert "input_ids" not in calls[0]
+
+
+def test_rebuilt_rows_on_a_gpu_meet_ids_and_mask_from_the_cpu():
+    """The meta device stands for the GPU: it refuses to mix with CPU tensors."""
+    rows_UD, ids_U, ids_BL = torch.zeros(3, 4, device="meta"), torch.tensor([1, 5, 9]), torch.tensor([[0, 9], [1, 5]])
+    embeddings_BLD = padded_embeddings(rows_UD, ids_U, ids_BL, torch.tensor([[0, 1], [1, 1]]))
+    assert (embeddings_BLD.shape, embeddings_BLD.device.type) == ((2, 2, 4), "meta")
+
+
+# The checkpoint's own generation configuration
+
+HABITS = {
+    "temperature": {"do_sample": True, "temperature": 5.0, "top_p": 0.5, "top_k": 3},
+    "repetition_penalty": {"repetition_penalty": 50.0},
+    "max_length": {"max_length": 3},
+    "max_new_tokens": {"max_new_tokens": 2},
+    "min_new_tokens": {"min_new_tokens": CAP},
+    "min_length": {"min_length": 500},
+    "beams": {"num_beams": 4, "length_penalty": 3.0},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
+    "stop_strings": {"stop_strings": [" "]},
+    "return": {"return_dict_in_generate": True, "num_return_sequences": 1},
+}
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_checkpoints_own_habits_change_nothing(tiny_model, tokenizer, sequences, habit):
+    expected = Decoder(tiny_model(), tokenizer, CAP).answers(sequences[:6])
+    model = tiny_model()
+    for name, value in HABITS[habit].items():
+        setattr(model.generation_config, name, value)
+    assert Decoder(model, tokenizer, CAP).answers(sequences[:6]) == expected
+
+
+@pytest.mark.parametrize("name", ["begin_suppress_tokens", "suppress_tokens", "forced_bos_token_id", "bad_words_ids"])
+def test_a_checkpoint_can_neither_forbid_nor_force_a_token(scripted_model, tokenizer, name):
+    cue, word, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|assistant|>", "Ġmarine", "<|end|>"))
+    model = scripted_model({cue: word, word: end})
+    values = {"forced_bos_token_id": end, "bad_words_ids": [[word]]}
+    setattr(model.generation_config, name, values.get(name, [word]))
+    assert Decoder(model, tokenizer, CAP).answers([np.array([cue])]) == [Answer("marine", 1, "stop")]
+
+
+def test_further_ends_of_turn_that_the_checkpoint_lists_still_end_answers(scripted_model, tokenizer):
+    cue, word, further = (tokenizer.convert_tokens_to_ids(token) for token in ("<|assistant|>", "Ġmarine", "Ġpoet"))
+    prompt = [np.array([cue])]
+    model = scripted_model({cue: word, word: further, further: word})
+    assert Decoder(model, tokenizer, CAP).answers(prompt)[0].finished == "length"
+    for listed in (further, [tokenizer.eos_token_id, further]):
+        model.generation_config.eos_token_id = listed
+        for _ in range(2):  # a second decoder of the same model finds them too
+            assert Decoder(model, tokenizer, CAP).answers(prompt) == [Answer("marine", 1, "stop")]
+
+
+# Where an answer ends
+
+
+@pytest.fixture
+def script(scripted_model, tokenizer):
+    """The answer of a model that writes the given tokens one after another, each at most once."""
+
+    def answer(*tokens: str, cap: int = CAP, loop: bool = False, tokenizer=tokenizer) -> Answer:
+        ids = [tokenizer.convert_tokens_to_ids(token) for token in ("<|assistant|>", *tokens)]
+        successor = dict(zip(ids, ids[1:], strict=False))
+        if loop:
+            successor[ids[-1]] = ids[-1]
+        return Decoder(scripted_model(successor), tokenizer, cap).answers([np.array(ids[:1])])[0]
+
+    return answer
+
+
+def test_the_end_of_turn_ends_an_answer_and_is_not_in_it(script):
+    assert script("Ġmarine", "Ġpoet", "<|end|>") == Answer("marine poet", 2, "stop")
+
+
+def test_an_answer_may_be_empty(script):
+    assert script("<|end|>") == Answer("", 0, "stop")
+
+
+def test_a_newline_after_text_ends_an_answer(script):
+    assert script("Ġmarine", "Ċ") == Answer("marine", 2, "stop")
+
+
+def test_a_leading_newline_does_not_end_an_answer_before_it_began(script):
+    assert script("Ċ", "Ġmarine", "<|end|>") == Answer("marine", 2, "stop")
+    assert script("Ġ", "Ċ", "Ġmarine", "<|end|>") == Answer("marine", 3, "stop")
+
+
+def test_newlines_alone_run_into_the_cap_and_are_an_empty_answer(script):
+    assert script("Ċ", loop=True) == Answer("", CAP, "length")
+
+
+def test_an_answer_that_never_ends_is_cut_at_the_cap_and_says_so(script):
+    assert script("Ġmarine", loop=True, cap=5) == Answer(" ".join(["marine"] * 5), 5, "length")
+
+
+def test_an_answer_that_ends_with_its_last_allowed_token_is_not_called_cut(script):
+    assert script("Ġmarine", "Ġpoet", "<|end|>", cap=3) == Answer("marine poet", 2, "stop")
+    assert script("Ġmarine", "Ġpoet", "Ċ", cap=3) == Answer("marine poet", 3, "stop")
+    assert script("Ġmarine", "Ġpoet", "<|end|>", cap=2) == Answer("marine poet", 2, "length")
+
+
+def test_a_padding_token_that_is_the_end_of_turn_changes_nothing(script, tokenizer):
+    own = copy.deepcopy(tokenizer)
+    own.pad_token = own.eos_token
+    assert script("Ġmarine", "<|end|>", tokenizer=own) == Answer("marine", 1, "stop")
+
+
+def test_answers_that_end_early_wait_for_the_others_of_their_batch(scripted_model, tokenizer):
+    words = ["Ġmarine", "Ġpoet", "Ġrural", "Ġtailor", "Ġbrass"]
+    first, second, third, fourth, fifth = tokenizer.convert_tokens_to_ids(words)
+    newline, end = tokenizer.convert_tokens_to_ids(["Ċ", "<|end|>"])
+    model = scripted_model({first: end, second: newline, third: fourth, fourth: fifth, fifth: fifth})
+    prompts = [np.array([last]) for last in (first, second, third)]
+    answers = Decoder(model, tokenizer, 4).answers(prompts)
+    # The second writes a newline only, and after it whatever the model makes of that: its cap.
+    assert answers[0] == Answer("", 0, "stop")
+    assert answers[2] == Answer("tailor brass brass brass", 4, "length")
+    assert answers == [Decoder(model, tokenizer, 4).answers([prompt])[0] for prompt in prompts]
+
+
+def test_the_newline_rule_sees_generated_text_only(tokenizer):
+    ids = torch.tensor([tokenizer.encode("a\nb", add_special_tokens=False) + tokenizer.encode(" c")])
+    assert not NewlineAfterText(tokenizer, prompt_length=3)(ids, None)
+    assert NewlineAfterText(tokenizer, prompt_length=0)(ids, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        (" \n ", ""),
+        ("Oslo", "Oslo"),
+        ("\n\n Oslo \nBergen", "Oslo"),
+        ("Oslo.\n", "Oslo."),
+        ("a b\tc", "a b\tc"),
+    ],
+)
+def test_an_answer_is_its_first_line_with_text(text, line):
+    assert first_line(text) == line
+
+
+# Batches
+
+
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 7))
+def test_batches_cover_every_prompt_once_by_length(lengths, batch_size):
+    batches = batches_by_length(lengths, batch_size)
+    flat = [index for batch in batches for index in batch]
+    assert sorted(flat) == list(range(len(lengths)))
+    assert [lengths[index] for index in flat] == sorted(lengths)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert batches == batches_by_length(lengths, batch_size)
+
+
+def test_answers_come_with_the_index_of_their_prompt(tiny_model, tokenizer, sequences):
+    decoder = Decoder(tiny_model(), tokenizer, 3)
+    found = dict(generate_answers(decoder, sequences[:5], [[4, 1], [0, 2, 3]]))
+    assert [found[index] for index in range(5)] == [decoder.answers([ids])[0] for ids in sequences[:5]]

@@ -1,0 +1,85 @@
+"""Splits by article: disjoint, covering, seeded."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentwire.data.splits import SPLITS, assign_articles, sample_rows
+from latentwire.errors import InputError
+
+titles = st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=30)
+
+
+def numbered(count: int, prefix: str = "article") -> list[str]:
+    return [f"{prefix} {index:03d}" for index in range(count)]
+
+
+@given(titles.filter(lambda drawn: len(drawn) >= 3), st.integers(0, 1000))
+def test_a_single_source_is_cut_three_ways_about_60_20_20(articles, seed):
+    parts = assign_articles(articles, None, seed)
+    assert tuple(parts) == SPLITS
+    assert sorted(title for part in parts.values() for title in part) == sorted(articles)  # covering and disjoint
+    for name, share in zip(SPLITS, (0.6, 0.2, 0.2), strict=True):
+        assert abs(len(parts[name]) - share * len(articles)) < 1.5, name
+        assert parts[name]
+
+
+@given(titles.filter(len), st.lists(st.integers(), unique=True, min_size=2, max_size=30), st.integers(0, 1000))
+def test_with_a_development_set_train_is_all_of_one_and_gate_and_final_are_halves_of_the_other(train, numbers, seed):
+    dev = [f"dev {number}" for number in numbers]
+    parts = assign_articles(train, dev, seed)
+    assert parts["train"] == set(train)
+    assert parts["gate"] | parts["final"] == set(dev)
+    assert not parts["gate"] & parts["final"]
+    assert abs(len(parts["gate"]) - len(parts["final"])) <= 1
+
+
+def test_the_official_development_set_gives_24_and_24_articles():
+    parts = assign_articles(numbered(442), numbered(48, "dev"), 0)
+    assert (len(parts["gate"]), len(parts["final"])) == (24, 24)
+
+
+def test_the_cut_depends_on_the_seed_and_not_on_the_order_of_the_titles():
+    articles = numbered(40)
+    cut = assign_articles(articles, None, 0)
+    assert assign_articles(articles[::-1], None, 0) == cut
+    assert assign_articles(articles, None, 1) != cut
+
+
+def test_an_article_in_both_sources_is_a_leak_and_is_named():
+    with pytest.raises(InputError, match="2 articles are in both sources, 'article 003'"):
+        assign_articles(numbered(5), ["article 004", "dev", "article 003"], 0)
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "name"),
+    [(0, None, "train"), (2, None, "train|gate|final"), (0, 4, "train"), (5, 1, "gate|final"), (5, 0, "gate")],
+)
+def test_a_split_without_an_article_is_refused(train, dev, name):
+    dev_titles = None if dev is None else numbered(dev, "dev")
+    message = rf"no article is left for the split '({name})': the source has {train} training and {dev or 0} development"
+    with pytest.raises(InputError, match=message):
+        assign_articles(numbered(train), dev_titles, 0)
+
+
+def test_three_articles_are_enough_for_three_splits():
+    assert [len(part) for part in assign_articles(numbered(3), None, 0).values()] == [1, 1, 1]
+
+
+@given(st.integers(0, 20), st.none() | st.integers(0, 25), st.integers(0, 100))
+def test_a_sample_is_seeded_without_replacement_and_at_most_all(rows, samples, seed):
+    frame = pd.DataFrame({"id": range(rows)}, index=range(100, 100 + rows))
+    drawn = sample_rows(frame, samples, seed)
+    assert len(drawn) == min(rows, rows if samples is None else samples)
+    assert drawn["id"].is_unique
+    assert drawn.index.tolist() == list(range(len(drawn)))
+    pd.testing.assert_frame_equal(drawn, sample_rows(frame, samples, seed))
+
+
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one_in_random_order():
+    frame = pd.DataFrame({"id": range(100)})
+    large = sample_rows(frame, 50, 3)["id"].tolist()
+    assert sample_rows(frame, 10, 3)["id"].tolist() == large[:10]
+    assert large != sorted(large)
+    assert sample_rows(frame, 50, 4)["id"].tolist() != large

@@ -1,0 +1,284 @@
+"""Questions from official SQuAD v1.1 JSON: flat rows, and errors that name the malformed item."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentwire import load_squad_subset
+from latentwire.data import squad
+from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
+from latentwire.demo.corpus import generate_corpus
+from latentwire.errors import InputError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"
+
+
+def small_corpus() -> dict:
+    """Two articles in the official layout, with an article title that JSON files of SQuAD really have."""
+    return {
+        "version": "1.1",
+        "data": [
+            {
+                "title": "Beyoncé",
+                "paragraphs": [
+                    {
+                        "context": "Oslo is big. Bergen is wet.",
+                        "qas": [
+                            {"id": "q0", "question": "What is big?", "answers": [{"text": "Oslo", "answer_start": 0}]},
+                            {
+                                "id": "q1",
+                                "question": "What is wet?",
+                                "answers": [
+                                    {"text": "Bergen", "answer_start": 13},
+                                    {"text": "Bergen is", "answer_start": 13},
+                                ],
+                            },
+                        ],
+                    }
+                ],
+            },
+            {
+                "title": "Norway",
+                "paragraphs": [
+                    {"context": "Empty.", "qas": []},
+                    {
+                        "context": "It has fjords.",
+                        "qas": [{"id": "q2", "question": "What?", "answers": [{"text": "fjords", "answer_start": 7}]}],
+                    },
+                ],
+            },
+        ],
+    }
+
+
+def put(content, path, value):
+    """A copy of nested lists and dictionaries with the value at ``path`` replaced, or removed where it is ``...``."""
+    changed = copy.deepcopy(content)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return changed
+
+
+def paths(value, so_far=()):
+    """The path of every value in nested lists and dictionaries."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*so_far, key)
+        yield from paths(inner, (*so_far, key))
+
+
+def test_a_row_is_a_question_with_its_article_and_context():
+    rows = flatten_squad(small_corpus(), "file.json")
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2"]
+    assert rows[1] == {
+        "id": "q1",
+        "title": "Beyoncé",
+        "context": "Oslo is big. Bergen is wet.",
+        "question": "What is wet?",
+        "answers": {"text": ["Bergen", "Bergen is"], "answer_start": [13, 13]},
+    }
+
+
+PARAGRAPH = ("data", 0, "paragraphs", 0)
+QUESTION = (*PARAGRAPH, "qas", 1)
+ANSWER = (*QUESTION, "answers", 1)
+IN_ARTICLE = r"file.json: data\[0\] \('Beyoncé'\)"
+IN_PARAGRAPH = rf"{IN_ARTICLE}, paragraphs\[0\]"
+IN_QUESTION = rf"{IN_PARAGRAPH}, qas\[1\] \(id 'q1'\)"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("data",), ..., "file.json: no 'data' list"),
+        (("data",), {}, "file.json: no 'data' list"),
+        (("data",), [], "file.json: there is not a single question"),
+        (("data", 0), "text", r"file.json: data\[0\]: 'title'"),
+        (("data", 0, "title"), ..., r"file.json: data\[0\]: 'title'"),
+        (("data", 0, "title"), 7, r"file.json: data\[0\]: 'title'"),
+        (("data", 0, "paragraphs"), ..., f"{IN_ARTICLE}: 'paragraphs'"),
+        (("data", 0, "paragraphs"), {}, f"{IN_ARTICLE}: 'paragraphs'"),
+        (PARAGRAPH, None, f"{IN_PARAGRAPH}: a paragraph must be an object"),
+        ((*PARAGRAPH, "context"), ..., f"{IN_PARAGRAPH}: 'context'"),
+        ((*PARAGRAPH, "context"), " \n", f"{IN_PARAGRAPH}: 'context'"),
+        ((*PARAGRAPH, "qas"), ..., f"{IN_PARAGRAPH}: 'qas'"),
+        (QUESTION, "q1", rf"{IN_PARAGRAPH}, qas\[1\]: a question must be an object with an 'id'"),
+        ((*QUESTION, "id"), ..., rf"{IN_PARAGRAPH}, qas\[1\]: .*'id'"),
+        ((*QUESTION, "id"), None, rf"{IN_PARAGRAPH}, qas\[1\]: .*'id'"),
+        ((*QUESTION, "id"), "q0", "file.json: question id 'q0' occurs twice"),
+        ((*QUESTION, "question"), ..., f"{IN_QUESTION}: 'question'"),
+        ((*QUESTION, "question"), "", f"{IN_QUESTION}: 'question'"),
+        ((*QUESTION, "answers"), ..., f"{IN_QUESTION}: the question has no answers"),
+        ((*QUESTION, "answers"), [], f"{IN_QUESTION}: the question has no answers"),
+        (ANSWER, "Bergen", f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "text"), ..., f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "text"), " ", f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "answer_start"), ..., f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "answer_start"), "13", f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "answer_start"), 13.0, f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "answer_start"), True, f"{IN_QUESTION}: an answer needs"),
+        ((*ANSWER, "answer_start"), -1, f"{IN_QUESTION}: an answer needs"),
+    ],
+)
+def test_a_malformed_item_is_named(path, value, message):
+    with pytest.raises(InputError, match=message):
+        flatten_squad(put(small_corpus(), path, value), "file.json")
+
+
+@pytest.mark.parametrize("content", [None, [], "data", 5])
+def test_other_json_is_not_squad(content):
+    with pytest.raises(InputError, match="^file.json: no 'data' list: not SQuAD v1.1"):
+        flatten_squad(content, "file.json")
+
+
+JUNK = st.sampled_from([..., None, True, 0, -3, 1.5, "", " ", "x", [], {}, [None], [[]], {"data": 1}])
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(paths(small_corpus()))), JUNK, st.sampled_from(list(paths(small_corpus()))), JUNK)
+def test_whatever_is_broken_is_named_or_was_not_broken(first, junk, second, more_junk):
+    """Two values of a good file replaced by junk: an error that begins with the file's name, or well-formed rows."""
+    content = put(small_corpus(), first, junk)
+    if second in set(paths(content)):
+        content = put(content, second, more_junk)
+    try:
+        rows = flatten_squad(content, "file.json")
+    except InputError as error:
+        assert str(error).startswith("file.json: ")
+    else:
+        assert rows and len({row["id"] for row in rows}) == len(rows)
+        for row in rows:
+            assert all(isinstance(row[name], str) for name in ("id", "title", "context", "question"))
+            assert row["context"].strip() and row["question"].strip()
+            assert len(row["answers"]["text"]) == len(row["answers"]["answer_start"]) > 0
+            assert all(isinstance(text, str) and text.strip() for text in row["answers"]["text"])
+
+
+def test_a_file_becomes_a_table_of_the_datasets_library(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(small_corpus()), encoding="utf-8")
+    table = read_squad_json(path)
+    assert isinstance(table, Dataset)
+    assert table.column_names == ["id", "title", "context", "question", "answers"]
+    assert list(table) == flatten_squad(small_corpus(), "file.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "not JSON"),
+        (b'{"data": [', "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[1]", "no 'data' list"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named(tmp_path, content, message):
+    path = tmp_path / "dev.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"^{path}: .*{message}"):
+        read_squad_json(path)
+
+
+def test_a_data_set_that_the_hub_does_not_give_says_what_to_do(monkeypatch):
+    def unreachable(name, revision):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(squad, "load_dataset", unreachable)
+    with pytest.raises(InputError, match=r"'rajpurkar/squad' \(data.path\) at revision 'abc'.*no route.*HF_HOME"):
+        read_hub("rajpurkar/squad", "abc")
+    monkeypatch.setattr(squad, "load_dataset", lambda name, revision: {"train": 1})
+    with pytest.raises(InputError, match="validation"):
+        read_hub("rajpurkar/squad", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "articles", "questions", "references"),
+    [("dev-v1.1.json", 48, 10_570, (1, 6)), ("train-v1.1-44-articles.json", 44, 11_877, (1, 1))],
+)
+def test_the_official_files_parse_completely(name, articles, questions, references):
+    if not (REAL / name).is_file():
+        pytest.skip(f"the official file {REAL / name} is not here")
+    rows = flatten_squad(json.loads((REAL / name).read_text(encoding="utf-8")), name)
+    assert len({row["title"] for row in rows}) == articles
+    assert len({row["id"] for row in rows}) == len(rows) == questions
+    counts = {len(row["answers"]["text"]) for row in rows}
+    assert (min(counts), max(counts)) == references
+    for row in rows:
+        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
+            assert row["context"][start : start + len(text)] == text
+
+
+# load_squad_subset
+
+
+ITEM = {"id", "title", "source", "answer", "answers"}
+
+
+def test_the_interface_that_the_plan_names_on_the_embedded_demo():
+    items = load_squad_subset("train", 10)
+    assert len(items) == 10
+    for item in items:
+        assert item.keys() == ITEM
+        assert item["source"].startswith("Context: ") and "\nQuestion: " in item["source"]
+        assert item["answer"] == item["answers"][0]
+        assert item["answer"] in item["source"]
+
+
+def test_a_subset_is_seeded_and_the_splits_share_no_article():
+    assert load_squad_subset("train", 10) == load_squad_subset("train", 10)
+    assert load_squad_subset("train", 10, seed=1) != load_squad_subset("train", 10)
+    train, validation = (load_squad_subset(split, 2000) for split in ("train", "validation"))
+    assert not {item["title"] for item in train} & {item["title"] for item in validation}
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_subset_of_a_local_file_and_of_a_folder(tmp_path, split):
+    for name, seed in [("train-v1.1.json", 0), ("dev-v1.1.json", 1)]:
+        content = json.dumps(generate_corpus(seed, 2, paragraphs=2, questions=2))
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    wanted = tmp_path / ("train-v1.1.json" if split == "train" else "dev-v1.1.json")
+    from_folder = load_squad_subset(split, 5, tmp_path)
+    assert from_folder == load_squad_subset(split, 5, wanted) == load_squad_subset(split, 5, str(wanted))
+    assert len(from_folder) == 5
+    assert len(load_squad_subset(split, 500, wanted)) == 8  # all there are
+    assert {item["id"] for item in from_folder} <= {row["id"] for row in read_squad_json(wanted)}
+
+
+def test_a_subset_of_a_data_set_on_the_hub(monkeypatch):
+    train, validation = (Dataset.from_list(flatten_squad(generate_corpus(seed, 1), "x")) for seed in (0, 1))
+    asked = []
+    monkeypatch.setattr(squad, "read_hub", lambda *arguments: asked.append(arguments) or (train, validation))
+    items = load_squad_subset("validation", 3, "rajpurkar/squad", revision="abc")
+    assert asked == [("rajpurkar/squad", "abc")]
+    assert {item["id"] for item in items} <= set(validation["id"])
+
+
+def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
+    rows = flatten_squad(small_corpus(), "x")
+    rows[1]["answers"] = {"text": [], "answer_start": []}  # as SQuAD v2 has it
+    monkeypatch.setattr(squad, "read_hub", lambda *arguments: (Dataset.from_list(rows), None))
+    with pytest.raises(InputError, match="question 'q1'.*no answers"):
+        load_squad_subset("train", 3, "rajpurkar/squad_v2")
+
+
+@pytest.mark.parametrize("split", ["test", "dev", ""])
+def test_an_unknown_split_is_refused(split):
+    with pytest.raises(InputError, match=f"'train' or 'validation', got {split!r}"):
+        load_squad_subset(split, 1)
+
+
+def test_a_folder_without_the_splits_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=rf"{tmp_path}: no dev-v1.1\*.json"):
+        load_squad_subset("validation", 1, tmp_path)
