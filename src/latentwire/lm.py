@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
@@ -34,11 +40,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def _unavailable(model: str, revision: str | None, error: Exception) -> InputError:
     way_out = (
-        "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN"
-        if isinstance(error, GatedRepoError) or "gated" in str(error).lower() or "401" in str(error)
-        else "check model.path and model.revision; without a network, prefetch it where there is one ('hf download "
-        f"{model}') and set HF_HOME, or give a local directory"
+        f"check model.path and model.revision; without a network, prefetch it where there is one ('hf download {model}') "
+        "and set HF_HOME, or give a local directory"
     )
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        way_out = (
+            "the hub has no such model, or a private one: check model.path (a local directory must exist), or log in"
+        )
+    elif isinstance(error, GatedRepoError) or "gated repo" in str(error) or "401" in str(error):
+        way_out = "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN"
     return InputError(f"model {model!r} (model.path) at revision {revision!r} can't be loaded: {way_out}. ({error})")
 
 

@@ -286,7 +286,7 @@ def test_loss_and_gradient_agree_with_float64_autograd_one_prompt_at_a_time(
     for (name, ours), theirs in zip(found.adapter.named_parameters(), reference.parameters(), strict=True):
         largest = float(theirs.grad.abs().max())
         torch.testing.assert_close(
-            ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m: name + m
+            ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m, name=name: name + m
         )
 
 

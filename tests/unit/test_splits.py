@@ -58,7 +58,9 @@ def test_an_article_in_both_sources_is_a_leak_and_is_named():
 )
 def test_a_split_without_an_article_is_refused(train, dev, name):
     dev_titles = None if dev is None else numbered(dev, "dev")
-    message = rf"no article is left for the split '({name})': the source has {train} training and {dev or 0} development"
+    message = (
+        rf"no article is left for the split '({name})': the source has {train} training and {dev or 0} development"
+    )
     with pytest.raises(InputError, match=message):
         assign_articles(numbered(train), dev_titles, 0)
 

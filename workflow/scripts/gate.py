@@ -26,8 +26,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from latentwire.decisions.ceiling import require_ceiling
     from latentwire.decisions.gate import decide_gate
+    from latentwire.decisions.requirements import require_ceiling
     from latentwire.files import write_json
 
     def arm(path: Path, name: str) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def main() -> None:
 
         prepare_inputs(arguments)
     if arguments.ceiling is not None:
-        from latentwire.decisions.ceiling import require_ceiling
+        from latentwire.decisions.requirements import require_ceiling
 
         require_ceiling(arguments.ceiling)
     from latentwire.device import choose_device

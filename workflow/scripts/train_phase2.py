@@ -41,12 +41,11 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
-    from latentwire.decisions.gate import require_phase2
+    from latentwire.decisions.requirements import require_phase2
 
     require_phase2(arguments.decision)
     from latentwire.device import choose_device
-    from latentwire.evaluation.quick import quick_evaluation
-    from latentwire.lm import load_model, load_tokenizer
+    from latentwire.lm import load_model
     from latentwire.provenance import write_provenance
     from latentwire.training.loop import OptimiserSettings
     from latentwire.training.phase2 import Phase2Settings
@@ -72,6 +71,9 @@ def main() -> None:
     )
     quick_eval = None
     if arguments.quick_eval_every:
+        from latentwire.evaluation.quick import quick_evaluation
+        from latentwire.lm import load_tokenizer
+
         quick_eval = quick_evaluation(
             model,
             load_tokenizer(arguments.model, arguments.revision),

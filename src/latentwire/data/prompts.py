@@ -90,8 +90,8 @@ class PromptRenderer:
             return []
         encoded = self._encode(texts)
         bos = self.tokenizer.bos_token_id
-        # A template may mark every message with the BOS token, so a text without any content tells how many belong.
-        expected = self._encode([self.render("")])[0][0].count(bos)
+        # A template may mark every message with the BOS token, so a text without any tells how many belong.
+        expected = self._encode([self.render("x")])[0][0].count(bos)
         for text, (ids, _) in zip(texts, encoded, strict=True):
             if bos is not None and (ids.count(bos) != expected or ids[:2] == [bos, bos]):
                 raise InputError(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from latentwire.errors import InputError
 from latentwire.evaluation.scores import summarise_arm
-from latentwire.files import read_json
 
 
 def check_ceiling(
@@ -40,22 +37,4 @@ def check_ceiling(
         pairs = scores[scores["arm"] == "identity"].merge(scores[scores["arm"] == "text"], on="id")
         same = int((pairs["prediction_x"] == pairs["prediction_y"]).sum())
         found["identity_equals_text"] = {"questions": len(pairs), "equal": same}
-    return found
-
-
-def require_ceiling(path: str | Path) -> dict[str, Any]:
-    """The ceiling check's findings.
-
-    Raises:
-        InputError: it failed and is not overridden.
-    """
-    found: dict[str, Any] = read_json(path)
-    if not found["passed"] and not found["override"]:
-        value = found["arms"]["text"]["f1"]["estimate"]
-        raise InputError(
-            f"the ceiling is too low ({path}): the uncompressed text reaches F1 {value:.3f}, below the gate's "
-            f"{found['threshold']:.2f}, so no compressed prompt can be expected to pass. Look at the prompt first "
-            "(model.prompt_style, model.system_prompt, evaluate.max_new_tokens) and at the predictions beside the "
-            "scores; to train all the same, set ceiling.override to true: the verdict will show it"
-        )
     return found

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from latentwire.errors import InputError
 from latentwire.evaluation.statistics import difference_interval, mean_interval, seed_summary
-from latentwire.files import read_json
 
 
 def question_means(per_seed: list[pd.DataFrame], column: str = "f1") -> tuple[pd.DataFrame, float | None]:
@@ -91,16 +89,3 @@ def decide_gate(
         "ceiling_passed": ceiling["passed"],
     }
     return {"run_phase2": force_phase2 or not passed}, evidence
-
-
-def require_phase2(decision: str | Path) -> None:
-    """Refuse to train Phase 2 where the gate said not to.
-
-    Raises:
-        InputError: the decision is not to run Phase 2.
-    """
-    if not read_json(decision)["run_phase2"]:
-        raise InputError(
-            f"the gate passed ({decision}): Phase 1 reached the threshold, so Phase 2 is not part of this experiment. "
-            "To train it all the same, set phase2.force to true"
-        )

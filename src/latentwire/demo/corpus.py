@@ -1,10 +1,10 @@
 """A generator of invented question-answering articles in the official SQuAD v1.1 layout.
 
 An article is a small invented world: persons, places, organisations and works whose facts stay the same
-wherever they are mentioned in it. A paragraph tells of two subjects of one kind. Each subject is linked to
-another entity (a person to a birthplace, say), each subject and each linked entity has one more fact, and every
-question therefore has two distractors: the same relation of the other subject, and another relation of the same
-one. Every entity stands in at least two sentences of its paragraph.
+wherever they are mentioned in it. A paragraph tells of two subjects. Each is linked to another entity (a person to a
+birthplace, say), and each subject and each linked entity has one more fact, so that every entity stands in at least
+two sentences and every question has distractors: other relations of the same entity, and in a share of the
+paragraphs the same relation of another one.
 """
 
 from __future__ import annotations
@@ -188,27 +188,59 @@ class World:
         return None if known in taken else known
 
 
-def _paragraph_facts(world: World, pool: dict[str, list[str]], chains: int, facts_per_chain: int) -> list[Fact] | None:
-    rng = world.rng
+@dataclass(frozen=True)
+class Chain:
+    """The relations told of one subject: its link to another entity, its own fact, and the linked entity's fact."""
+
+    kind: str
+    link: Relation
+    own: Relation
+    other: Relation
+
+    @property
+    def relations(self) -> set[Relation]:
+        """All three."""
+        return {self.link, self.own, self.other}
+
+
+def _draw_chain(rng: random.Random) -> Chain:
     kind = rng.choice(tuple(LINKS))
     link = rng.choice(LINKS[kind])
-    subject_fact, object_fact = rng.choice(FACTS[kind]), rng.choice(FACTS[link.object_kind])
+    return Chain(kind, link, rng.choice(FACTS[kind]), rng.choice(FACTS[link.object_kind]))
+
+
+def _draw_chains(rng: random.Random, count: int, same_relations: float) -> list[Chain]:
+    """The paragraph's chains: with probability ``same_relations`` alike, otherwise without a relation in common."""
+    chains = [_draw_chain(rng)]
+    alike = rng.random() < same_relations
+    while len(chains) < count:
+        drawn = chains[0] if alike else _draw_chain(rng)
+        if alike or all(drawn.relations.isdisjoint(chain.relations) for chain in chains):
+            chains.append(drawn)
+    return chains
+
+
+def _paragraph_facts(
+    world: World, pool: dict[str, list[str]], chains: list[Chain], facts_per_chain: int
+) -> list[Fact] | None:
+    """The facts of a paragraph, or None where a drawn value would make them ambiguous."""
     facts: list[Fact] = []
     taken: set[str] = set()
-    for subject in rng.sample(pool[kind], chains):
-        linked = world.value(subject, link, taken | {subject})
+    for chain in chains:
+        subject = world.rng.choice(pool[chain.kind])
+        linked = world.value(subject, chain.link, taken | {subject})
         if linked is None or subject in taken:
             return None
         taken |= {subject, linked}
-        own = world.value(subject, subject_fact, taken)
-        other = world.value(linked, object_fact, taken | {own or ""})
+        own = world.value(subject, chain.own, taken)
+        other = world.value(linked, chain.other, taken | {own or ""})
         if own is None or other is None:
             return None
         taken |= {own, other}
         facts += [
-            Fact(subject, link, linked),
-            Fact(subject, subject_fact, own),
-            Fact(linked, object_fact, other),
+            Fact(subject, chain.link, linked),
+            Fact(subject, chain.own, own),
+            Fact(linked, chain.other, other),
         ][:facts_per_chain]
     if any(a != b and a in b for a in taken for b in taken):
         return None  # a name inside another one would make answer_start ambiguous
@@ -224,17 +256,6 @@ def _tell(facts: list[Fact], rng: random.Random) -> str:
     sentences = [_capitalise(rng.choice(f.relation.sentences).format(s=f.subject, o=f.object)) for f in facts]
     rng.shuffle(sentences)
     return " ".join(sentences)
-
-
-def _retell(facts: list[Fact], rng: random.Random) -> list[tuple[str, str]]:
-    """Each fact once more in any wording, as (beginning, last name or phrase)."""
-    pairs = []
-    for fact in facts:
-        wording = rng.choice(fact.relation.sentences)
-        last = max(("{s}", "{o}"), key=wording.index)
-        beginning = wording[: wording.index(last)].format(s=fact.subject, o=fact.object).rstrip()
-        pairs.append((_capitalise(beginning) if beginning else "", fact.subject if last == "{s}" else fact.object))
-    return pairs
 
 
 def _ask(facts: list[Fact], rng: random.Random, count: int) -> list[tuple[str, str]]:
@@ -257,7 +278,7 @@ def generate_article(
     questions: int = 5,
     chains: int = 2,
     facts_per_chain: int = 3,
-    retell: bool = False,
+    same_relations: float = 0.15,
     tail: float = 0.6,
 ) -> Article:
     """Article ``index`` of the corpus with this ``seed``; articles are independent of each other.
@@ -270,7 +291,8 @@ def generate_article(
         chains: subjects told of in a paragraph.
         facts_per_chain: facts about each: its link, then its own fact, then the linked entity's. Only three give
             every entity two sentences; fewer are easier paragraphs to begin training with.
-        retell: add to each paragraph its facts in other words, ``retold``, for a reader's training.
+        same_relations: share of the paragraphs that tell the same relations of every subject, so that a question has
+            distractors of its own relation.
         tail: exponent of the names' long-tailed frequencies.
 
     Returns:
@@ -282,7 +304,7 @@ def generate_article(
     pool = {kind: sorted({world.invent(kind) for _ in range(6)}) for kind in LINKS}
     entries: list[dict[str, Any]] = []
     while len(entries) < paragraphs:
-        facts = _paragraph_facts(world, pool, chains, facts_per_chain)
+        facts = _paragraph_facts(world, pool, _draw_chains(rng, chains, same_relations), facts_per_chain)
         if facts is None:
             continue
         context = _tell(facts, rng)
@@ -295,8 +317,6 @@ def generate_article(
             for number, (question, answer) in enumerate(_ask(facts, rng, questions))
         ]
         entries.append({"context": context, "qas": qas})
-        if retell:
-            entries[-1]["retold"] = _retell(facts, rng)
     return {"title": title, "paragraphs": entries}
 
 

@@ -2,9 +2,7 @@
 
 All questions about a paragraph share one sequence: the paragraph once, then one branch a question, each of which
 attends to the paragraph and to itself only and continues the paragraph's positions. It is the same computation as
-one sequence a question, at about a quarter of the cost. Further branches retell the paragraph's facts in other words:
-the subject of a retold fact stands just before its object, as in the paragraph, which makes it far easier to
-learn whose fact is whose; questions then build on that.
+one sequence a question, at about a quarter of the cost.
 
 Shape suffixes: B batch, L length, D width, N predicted tokens, V vocabulary.
 """
@@ -43,10 +41,10 @@ class ReaderSettings:
 
     seed: int = 7
     """Start of the weights, and seed of the training corpus: a demo corpus must have another one."""
-    steps: int = 5000
+    steps: int = 3000
     contexts: int = 32
     """Paragraphs a step."""
-    curriculum: tuple[int, ...] = (500, 1000)
+    curriculum: tuple[int, ...] = (200, 400)
     """Steps at which a paragraph's facts per subject grow from one to two, and from two to three."""
     layers: int = 3
     width: int = 128
@@ -80,7 +78,7 @@ def build_reader(settings: ReaderSettings, tokenizer: PreTrainedTokenizerFast) -
         num_attention_heads=settings.heads,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        initializer_range=EMBEDDING_STD,
+        initializer_range=0.02,
         rope_theta=10000.0,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -103,7 +101,9 @@ def _start_attention_at_matching(reader: LlamaForCausalLM) -> None:
     """
     table_VD = reader.model.embed_tokens.weight
     direction_D = torch.randn(table_VD.shape[1])
-    table_VD.add_(EMBEDDING_STD * direction_D / direction_D.norm() * direction_D.numel() ** 0.5)
+    table_VD.normal_(std=EMBEDDING_STD).add_(
+        EMBEDDING_STD * direction_D / direction_D.norm() * direction_D.numel() ** 0.5
+    )
     for layer in reader.model.layers:
         attention = layer.self_attn
         torch.nn.init.orthogonal_(attention.q_proj.weight)
@@ -123,22 +123,18 @@ class Packer:
 
     def pack(self, paragraph: dict[str, Any]) -> list[tuple[int, int, int, bool, bool]]:
         """One tuple a token: id, position, branch (0 is the paragraph), is answer, is a branch's first token."""
-        prefix = self._ids(f"{self.tokenizer.bos_token}{USER}Context: {paragraph['context']}")
-        question_start = self._ids("\n")
+        prefix = self._ids(f"{self.tokenizer.bos_token}{USER}Context: {paragraph['context']}\n")
         branches = [
             (
-                question_start + self._ids(f"Question: {qa['question']}\n{END}{ASSISTANT}"),
-                qa["answers"][0]["text"],
-                END,
+                self._ids(f"Question: {qa['question']}\n{END}{ASSISTANT}"),
+                self._ids(f" {qa['answers'][0]['text']}{END}"),
             )
             for qa in paragraph["qas"]
         ]
-        branches += [(self._ids(f" {beginning}"), phrase, ".") for beginning, phrase in paragraph.get("retold", [])]
         tokens = [(token, position, 0, False, False) for position, token in enumerate(prefix)]
-        for branch, (opening, phrase, end) in enumerate(branches, start=1):
-            closing = self._ids(f" {phrase}{end}")
-            for offset, token in enumerate(opening + closing):
-                tokens.append((token, len(prefix) + offset, branch, offset >= len(opening), offset == 0))
+        for branch, (question, answer) in enumerate(branches, start=1):
+            for offset, token in enumerate(question + answer):
+                tokens.append((token, len(prefix) + offset, branch, offset >= len(question), offset == 0))
         return tokens
 
     def batch(self, paragraphs: list[dict[str, Any]]) -> Batch:
@@ -173,7 +169,7 @@ def batches(settings: ReaderSettings, packer: Packer, start: int) -> Iterator[Ba
         first = first_batch * settings.contexts
         per_article = 6
         articles: Iterator[Article] = generate_articles(
-            settings.seed, start=first // per_article, facts_per_chain=facts_per_chain, questions=4, retell=True
+            settings.seed, start=first // per_article, facts_per_chain=facts_per_chain, questions=5
         )
         paragraphs = (paragraph for article in articles for paragraph in article["paragraphs"])
         return itertools.islice(paragraphs, first % per_article, None)

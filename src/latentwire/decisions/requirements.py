@@ -1,0 +1,43 @@
+"""What training asks of earlier decisions: it starts only where the ceiling and the gate allow it.
+
+Apart from the modules that decide, so that a change of scores or intervals retrains nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentwire.errors import InputError
+from latentwire.files import read_json
+
+
+def require_ceiling(path: str | Path) -> dict[str, Any]:
+    """The ceiling check's findings.
+
+    Raises:
+        InputError: it failed and is not overridden.
+    """
+    found: dict[str, Any] = read_json(path)
+    if not found["passed"] and not found["override"]:
+        value = found["arms"]["text"]["f1"]["estimate"]
+        raise InputError(
+            f"the ceiling is too low ({path}): the uncompressed text reaches F1 {value:.3f}, below the gate's "
+            f"{found['threshold']:.2f}, so no compressed prompt can be expected to pass. Look at the prompt first "
+            "(model.prompt_style, model.system_prompt, evaluate.max_new_tokens) and at the predictions beside the "
+            "scores; to train all the same, set ceiling.override to true: the verdict will show it"
+        )
+    return found
+
+
+def require_phase2(decision: str | Path) -> None:
+    """Refuse to train Phase 2 where the gate said not to.
+
+    Raises:
+        InputError: the decision is not to run Phase 2.
+    """
+    if not read_json(decision)["run_phase2"]:
+        raise InputError(
+            f"the gate passed ({decision}): Phase 1 reached the threshold, so Phase 2 is not part of this experiment. "
+            "To train it all the same, set phase2.force to true"
+        )

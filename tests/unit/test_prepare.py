@@ -1,0 +1,227 @@
+"""Data preparation: from a source to tokenised, disjoint, hashed splits, with a note for everything left out."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from latentwire.data import prepare as module
+from latentwire.data.prepare import DataSettings, content_hash, prepare, prepare_split, read_source, split_rows
+from latentwire.data.prompts_table import read_prompts
+from latentwire.data.splits import SPLITS
+from latentwire.data.squad import flatten_squad
+from latentwire.demo.corpus import generate_corpus
+from latentwire.errors import InputError
+from latentwire.files import write_json
+
+
+def data_settings(**changes) -> DataSettings:
+    samples = {"train": 40, "gate": 20, "final": 20}
+    defaults = {"source": "demo", "path": None, "revision": None, "train_file": None, "dev_file": None, "seed": 1}
+    sizes = {"samples": samples, "max_prompt_tokens": 512, "on_long_prompt": "error"}
+    return DataSettings(**defaults | sizes | changes)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Official JSON files of a training and a development set."""
+    for name, start, articles in [("train", 0, 5), ("dev", 5, 4)]:
+        content = generate_corpus(9, articles, start=start, paragraphs=2, questions=2)
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return {"source": "local", "train_file": str(tmp_path / "train.json"), "dev_file": str(tmp_path / "dev.json")}
+
+
+@pytest.fixture
+def prepared(renderer, tmp_path):
+    manifest = prepare(data_settings(), renderer, tmp_path)
+    return manifest, {name: read_prompts(tmp_path / f"{name}.parquet") for name in SPLITS}
+
+
+def test_every_split_is_written_with_all_that_later_stages_read(prepared, renderer):
+    manifest, splits = prepared
+    for name, frame in splits.items():
+        assert set(frame.columns) == {
+            *("id", "article", "source", "answers", "input_ids", "label_mask", "answer_mask", "question_ids"),
+            "unseen_answer_type",
+        }
+        assert frame["id"].is_unique
+        for row in frame.itertuples():
+            assert row.input_ids.dtype == np.int32
+            assert row.label_mask.dtype == row.answer_mask.dtype == bool
+            assert len(row.input_ids) == len(row.label_mask) == len(row.answer_mask)
+            assert row.answer_mask.any() and not (row.answer_mask & ~row.label_mask).any()
+            assert len(row.answers) >= 1
+            assert renderer.tokenizer.decode(row.input_ids) == renderer.render(row.source)
+            question = row.source[row.source.index("Question: ") :]
+            assert renderer.tokenizer.decode(row.question_ids) == renderer.render(question)
+        counts = manifest["splits"][name]
+        assert counts["questions"] == len(frame) == {"train": 40, "gate": 20, "final": 20}[name]
+        assert counts["articles"] == frame["article"].nunique()
+        assert counts["tokens"] == sum(map(len, frame["input_ids"]))
+        assert counts["longest_prompt"] == max(map(len, frame["input_ids"]))
+        assert counts["sha256"] == content_hash(frame)
+    assert manifest["dropped_or_trimmed"] == []
+
+
+def test_no_article_is_in_two_splits(prepared):
+    articles = [set(frame["article"]) for frame in prepared[1].values()]
+    assert sum(map(len, articles)) == len(set.union(*articles))
+
+
+def test_a_manifest_is_json_and_the_same_at_every_run(prepared, renderer, tmp_path):
+    manifest, _ = prepared
+    write_json(tmp_path / "manifest.json", manifest)
+    assert prepare(data_settings(), renderer, tmp_path / "again") == manifest
+    for name in SPLITS:
+        assert (tmp_path / "again" / f"{name}.parquet").read_bytes() == (tmp_path / f"{name}.parquet").read_bytes()
+
+
+def test_another_seed_gives_other_splits(prepared, renderer, tmp_path):
+    other = prepare(data_settings(seed=2), renderer, tmp_path / "other")
+    for name in SPLITS:
+        assert other["splits"][name]["sha256"] != prepared[0]["splits"][name]["sha256"]
+
+
+def test_an_answer_with_a_token_type_that_no_training_prompt_holds_is_flagged(prepared):
+    _, splits = prepared
+    seen = set(np.concatenate(list(splits["train"]["input_ids"])).tolist())
+    for frame in splits.values():
+        for row in frame.itertuples():
+            assert row.unseen_answer_type == bool(set(row.input_ids[row.answer_mask].tolist()) - seen)
+    assert not splits["train"]["unseen_answer_type"].any()
+    assert splits["gate"]["unseen_answer_type"].any()
+
+
+def test_the_content_hash_depends_on_ids_tokens_and_references_alone(prepared):
+    frame = prepared[1]["gate"]
+    assert content_hash(frame.assign(source="x")) == content_hash(frame)
+    assert content_hash(frame.iloc[::-1]) != content_hash(frame)
+    for column in ("id", "answers", "input_ids"):
+        values = list(frame[column])
+        values[3] = values[4]
+        assert content_hash(frame.assign(**{column: values})) != content_hash(frame), column
+
+
+# Sources
+
+
+def test_local_files_a_development_set_is_halved(files, renderer, tmp_path):
+    samples = dict.fromkeys(SPLITS)
+    manifest = prepare(data_settings(**files, samples=samples), renderer, tmp_path / "out")
+    assert {name: own["articles"] for name, own in manifest["splits"].items()} == {"train": 5, "gate": 2, "final": 2}
+    assert sum(own["questions"] for own in manifest["splits"].values()) == 9 * 2 * 2
+
+
+def test_a_single_local_file_is_cut_three_ways(files):
+    settings = data_settings(**files | {"dev_file": None}, samples=dict.fromkeys(SPLITS))
+    rows = split_rows(*read_source(settings), settings)
+    articles = {name: set(frame["title"]) for name, frame in rows.items()}
+    assert {name: len(own) for name, own in articles.items()} == {"train": 3, "gate": 1, "final": 1}
+    assert len(set.union(*articles.values())) == 5
+
+
+def test_the_same_article_in_both_files_is_refused(files):
+    settings = data_settings(**files | {"dev_file": files["train_file"]})
+    with pytest.raises(InputError, match="splits would leak"):
+        split_rows(*read_source(settings), settings)
+
+
+def test_the_hubs_data_set_takes_the_same_path(files, monkeypatch):
+    corpora = [generate_corpus(9, count, start=start) for start, count in [(0, 3), (3, 2)]]
+    tables = tuple(Dataset.from_list(flatten_squad(corpus, "x")) for corpus in corpora)
+    monkeypatch.setattr(module, "read_hub", lambda path, revision: tables)
+    train, dev = read_source(data_settings(source="hub", path="rajpurkar/squad"))
+    assert train.to_dict("records") == flatten_squad(corpora[0], "x")
+    assert dev is not None and dev.to_dict("records") == flatten_squad(corpora[1], "x")
+
+
+def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
+    rows = flatten_squad(generate_corpus(9, 1), "x")
+    rows[3]["answers"] = {"text": [], "answer_start": []}
+    monkeypatch.setattr(module, "read_hub", lambda path, revision: (Dataset.from_list(rows), None))
+    with pytest.raises(InputError, match=f"question '{rows[3]['id']}' has no answers"):
+        read_source(data_settings(source="hub", path="rajpurkar/squad_v2"))
+
+
+@pytest.mark.parametrize(("source", "key"), [("local", "data.train_file"), ("hub", "data.path")])
+def test_a_source_without_its_path_names_the_key(source, key):
+    with pytest.raises(InputError, match=key):
+        read_source(data_settings(source=source))
+
+
+# Prompts that do not fit
+
+
+def demo_rows() -> pd.DataFrame:
+    return pd.DataFrame(flatten_squad(generate_corpus(9, 2, paragraphs=3, questions=3), "x"))
+
+
+def split(rows, renderer, name, limit, on_long_prompt="error"):
+    return prepare_split(name, rows, renderer, max_prompt_tokens=limit, on_long_prompt=on_long_prompt)
+
+
+@pytest.mark.parametrize("limit", [35, 50])
+def test_training_prompts_are_trimmed_around_the_answer(renderer, limit):
+    rows = demo_rows()
+    whole, _ = split(rows, renderer, "train", 512)
+    frame, notes = split(rows, renderer, "train", limit)
+    lengths = dict(zip(whole["id"], whole["input_ids"].map(len), strict=True))
+    assert {note["id"] for note in notes} == {key for key, length in lengths.items() if length > limit}
+    assert frame["input_ids"].map(len).max() <= limit
+    originals = rows.set_index("id")
+    for row in frame.itertuples():
+        assert row.answer_mask.any()  # the answer's sentence is still there
+        question = originals.loc[row.id, "question"]
+        assert row.source.endswith(f"\nQuestion: {question}\n")
+        assert renderer.tokenizer.decode(row.input_ids).endswith(f"Question: {question}\n<|end|><|assistant|>")
+        context = row.source.removeprefix("Context: ").split("\nQuestion: ")[0]
+        assert context in originals.loc[row.id, "context"]
+    trimmed = next(note for note in notes if note["action"] == "trimmed")
+    assert trimmed == {
+        "split": "train",
+        "id": trimmed["id"],
+        "tokens": str(lengths[trimmed["id"]]),
+        "action": "trimmed",
+        "reason": f"longer than {limit} tokens",
+    }
+
+
+@pytest.mark.parametrize("name", ["gate", "final"])
+def test_an_evaluation_prompt_that_does_not_fit_is_an_error_with_the_way_out(renderer, name):
+    with pytest.raises(InputError, match=rf"of split '{name}': its prompt has \d+ tokens.*is 40.*on_long_prompt"):
+        split(demo_rows(), renderer, name, 40)
+
+
+def test_evaluation_prompts_are_trimmed_from_the_end_where_the_settings_say_so(renderer):
+    frame, notes = split(demo_rows(), renderer, "gate", 50, "trim")
+    assert notes and frame["input_ids"].map(len).max() <= 50
+    contexts = demo_rows().set_index("id")["context"]
+    for row in frame.itertuples():
+        assert contexts[row.id].startswith(row.source.removeprefix("Context: ").split("\nQuestion: ")[0])
+    assert not all(mask.any() for mask in frame["answer_mask"])  # it does not look at the answer
+
+
+def test_a_question_of_which_no_sentence_fits_is_dropped_with_a_note(renderer):
+    rows = demo_rows()
+    long = rows.iloc[:1].assign(id="long", question="What " + "is " * 60 + "big?")
+    frame, notes = split(pd.concat([rows, long]), renderer, "train", 60)
+    assert "long" not in set(frame["id"])
+    assert notes[-1] == {
+        "split": "train",
+        "id": "long",
+        "tokens": notes[-1]["tokens"],
+        "action": "dropped",
+        "reason": "no sentence of the context fits",
+    }
+
+
+def test_a_split_of_which_nothing_fits_is_refused(renderer):
+    with pytest.raises(InputError, match="split 'train' has no question left.*10 tokens"):
+        split(demo_rows(), renderer, "train", 10)
+
+
+def test_prompts_that_were_never_prepared_say_which_stage_to_run(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path}/gate.parquet.*run the data stage first"):
+        read_prompts(tmp_path / "gate.parquet")
