@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## the short benchmarks
-	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/gpu.py --shapes tiny
 
 format: $(READY)
 	$(BIN)/ruff format .

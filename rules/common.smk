@@ -1,5 +1,6 @@
 # The only home of helper functions: configuration, paths, and the arguments that rules pass to their programs.
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from latentwire.arms_table import GROUP_ARMS, arm_module_name
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
+from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import fingerprint
 from latentwire.layout import Layout
 
@@ -26,10 +28,11 @@ PATHS = Layout(f"results/{config['experiment']}")
 DIMS, SEEDS, SHARDS = config["compress_dims"], config["seeds"], config["evaluate"]["shards"]
 CONFIGURATION = frozen_hash(config)
 # How this experiment is started, for the commands that a verdict proposes.
-OVERLAYS = [str(file) for file in workflow.configfiles if Path(file).name != "config.yaml"]
+OVERLAYS = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
+OVERRIDES = json.dumps(dict(workflow.config_settings.config))
 COMMAND = " ".join(
     ["snakemake --profile", "profiles/local" if config["data"]["source"] == "demo" else "slurm"]
-    + (["--configfile", *OVERLAYS] if OVERLAYS else [])
+    + (["--configfile", *map(shlex.quote, OVERLAYS)] if OVERLAYS else [])
 )
 STAGES = ("phase1", "phase2")
 
@@ -76,6 +79,11 @@ def source_identity():
 def code(script, *modules):
     """The fingerprint of the logic behind a script."""
     return fingerprint(SCRIPTS / script, *modules)
+
+
+def training_code(script, stage):
+    """The fingerprint of a training; its quick evaluation counts where there is one."""
+    return code(script, *(["latentwire.evaluation.quick"] if config[stage]["quick_eval_every"] else []))
 
 
 def arms_code(arms):

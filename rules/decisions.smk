@@ -63,6 +63,7 @@ rule final_validation:
             [
                 flags("verdict", "cosine", "fvu"),
                 f"--compress_dims {' '.join(map(str, DIMS))} --seeds {' '.join(map(str, SEEDS))}",
+                optional_flag("linear", bool(arms_of("linear"))),
             ]
         ),
         training=flags("phase1", "epochs") + " " + flags("adapter", "hidden"),
@@ -71,7 +72,7 @@ rule final_validation:
         root=PATHS.root,
     shell:
         "{PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
-        " {params.bootstrap} --configuration {CONFIGURATION} --command {COMMAND:q}"
+        " {params.bootstrap} --configuration {CONFIGURATION} --command {COMMAND:q} --overrides {OVERRIDES:q}"
         " --output {output.verdict} > {log} 2>&1"
 
 
@@ -85,5 +86,6 @@ rule report:
     params:
         root=PATHS.root,
         code=code("report.py"),
+        template=content_identity(PACKAGE / "report" / "page.html.jinja"),
     shell:
         "{PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"

@@ -38,7 +38,7 @@ rule train_phase1:
             else ""
         ),
         device=device("phase1"),
-        code=code("train_adapter_only.py"),
+        code=training_code("train_adapter_only.py", "phase1"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
@@ -76,7 +76,7 @@ rule train_phase2:
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
         quick=flags("phase2", "quick_eval_every") + " " + flags("evaluate", "quick_eval_questions", "max_new_tokens"),
         device=device("phase2"),
-        code=code("train_phase2.py"),
+        code=training_code("train_phase2.py", "phase2"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:

@@ -1,8 +1,9 @@
 """Fingerprints of the code that a stage really uses, so that Snakemake reruns what a change of logic concerns.
 
-A fingerprint hashes the syntax trees, without docstrings, of every module of this package that an entry imports,
-directly or not; imports inside functions count. Comments, docstrings and formatting change nothing. Modules that
-can't change a result are left out. Standard library only: the Snakefile imports this.
+A fingerprint hashes the syntax trees, without docstrings and help texts, of its entries and of every module of this
+package that they import, directly or not; imports inside functions count. Comments, docstrings, help texts and
+formatting change nothing. Modules that can't change a result are left out. Standard library only: the Snakefile
+imports this.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 PACKAGE = "latentwire"
 ROOT = Path(__file__).parent
-# The lazy __init__, the command line, provenance, and the stand-alone program around Phase 1.
-LEFT_OUT = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("cli", "provenance", "standalone", "layout", "errors"))}
+# The lazy __init__, the command line, provenance, paths, fingerprints themselves, the stand-alone program around
+# Phase 1, and the quick evaluation: a rule whose result holds one names it as an entry.
+LEFT_OUT = {
+    PACKAGE,
+    *(
+        f"{PACKAGE}.{name}"
+        for name in ("cli", "errors", "evaluation.quick", "fingerprint", "layout", "provenance", "standalone")
+    ),
+}
 
 
 def _module_file(name: str) -> Path | None:
@@ -28,7 +37,7 @@ def _module_file(name: str) -> Path | None:
     return None
 
 
-def _is_type_checking(node: ast.AST) -> bool:
+def _is_type_checking(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
@@ -39,6 +48,7 @@ def _imports(tree: ast.AST) -> set[str]:
     while pending:
         node = pending.pop()
         if _is_type_checking(node):
+            pending.extend(node.orelse)
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -48,8 +58,10 @@ def _imports(tree: ast.AST) -> set[str]:
     return {name for name in found if name.split(".")[0] == PACKAGE and _module_file(name)}
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+def _without_texts(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "help"]
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
             if (
@@ -63,39 +75,45 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 @cache
 def _parsed(path: Path) -> tuple[frozenset[str], str]:
-    """What a source file imports from the package, and its tree without docstrings as text."""
+    """What a source file imports from the package, and its tree without docstrings and help texts as text."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = frozenset(_imports(tree))
-    return imports, ast.dump(_without_docstrings(tree))
+    return imports, ast.dump(_without_texts(tree))
 
 
 def reachable_modules(entries: Iterable[str | Path]) -> dict[str, Path]:
-    """Modules of the package that entries (module names, or scripts) import, directly or not, without ``LEFT_OUT``.
+    """The entries (module names, or scripts) and what they import from the package, directly or not.
 
-    An entry given as a module name is part of the result; a script is not.
+    Modules in ``LEFT_OUT`` are part of it only as entries.
+
+    Returns:
+        Source files by module name, or by file name for a script; sorted.
 
     Raises:
         FileNotFoundError: an entry does not exist.
     """
     found: dict[str, Path] = {}
     pending: list[str] = []
+
+    def add(name: str, path: Path) -> None:
+        found[name] = path
+        pending.extend(_parsed(path)[0])
+
     for entry in entries:
         if isinstance(entry, Path):
-            pending += _parsed(entry)[0]
-        elif _module_file(entry) is None:
-            raise FileNotFoundError(f"no module {entry}")
+            add(entry.name, entry)
+        elif (path := _module_file(entry)) is not None:
+            add(entry, path)
+            pending.append(entry.rpartition(".")[0])
         else:
-            pending.append(entry)
+            raise FileNotFoundError(f"no module {entry}")
     while pending:
         name = pending.pop()
         path = _module_file(name)
         if name in found or name in LEFT_OUT or path is None:
             continue
-        found[name] = path
-        pending += _parsed(path)[0]
-        parent = name.rpartition(".")[0]
-        if parent:
-            pending.append(parent)
+        add(name, path)
+        pending.append(name.rpartition(".")[0])
     return dict(sorted(found.items()))
 
 

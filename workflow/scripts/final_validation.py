@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from latentwire import cli
@@ -18,7 +19,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, required=True, help="Phase 1's epochs, for the next commands")
     parser.add_argument("--hidden", type=cli.optional(int), help="the adapter's hidden width, for the same")
     parser.add_argument("--configuration", required=True, help="hash of the frozen configuration")
-    parser.add_argument("--command", required=True, help="how this experiment is started")
+    parser.add_argument("--linear", action="store_true", help="arms of the group 'linear' were evaluated")
+    parser.add_argument("--command", required=True, help="how this experiment is started, but for its --config")
+    parser.add_argument("--overrides", type=json.loads, default={}, help="its --config, as JSON")
     cli.add_bootstrap_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write; verdict.md goes beside it")
     return parser.parse_args()
@@ -37,11 +40,20 @@ def main() -> None:
         fvu=arguments.fvu,
         resamples=arguments.resamples,
         seed=arguments.bootstrap_seed,
+        experiment=Path(arguments.root).name,
         command=arguments.command,
+        overrides=arguments.overrides,
         epochs=arguments.epochs,
         hidden=arguments.hidden,
     )
-    verdict = validate(arguments.root, arguments.compress_dims, arguments.seeds, arguments.configuration, settings)
+    verdict = validate(
+        arguments.root,
+        arguments.compress_dims,
+        arguments.seeds,
+        arguments.configuration,
+        settings,
+        linear=arguments.linear,
+    )
     write_text(arguments.output.with_suffix(".md"), render_verdict(verdict))
     write_json(arguments.output, verdict)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from latentwire.decisions.thresholds import reaches
 from latentwire.evaluation.scores import summarise_arm
 
 
@@ -28,7 +29,7 @@ def check_ceiling(
         str(arm): summarise_arm(own, resamples=resamples, seed=seed) for arm, own in scores.groupby("arm", sort=False)
     }
     found: dict[str, Any] = {
-        "passed": bool(arms["text"]["f1"]["estimate"] >= threshold),
+        "passed": reaches(arms["text"]["f1"]["estimate"], threshold),
         "override": override,
         "threshold": threshold,
         "arms": arms,

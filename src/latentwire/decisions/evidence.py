@@ -49,11 +49,19 @@ class DimensionResults:
     histories: dict[str, list[list[dict[str, Any]]]]
 
 
-def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
-    """The results at one code dimension; Phase 2's only where its gate asked for it."""
+def read_dimension(paths: Layout, k: int, seeds: list[int], *, linear: bool) -> DimensionResults:
+    """The results at one code dimension; Phase 2's only where its gate asked for it.
+
+    Args:
+        paths: of the experiment.
+        k: the code dimension.
+        seeds: training seeds.
+        linear: whether arms of the group ``linear`` are part of the experiment.
+    """
     run_phase2 = bool(read_json(paths.gate(k, "decision"))["run_phase2"])
     stages = ("phase1", "phase2") if run_phase2 else ("phase1",)
-    per_seed = [[pd.read_parquet(paths.scores(group, "final", k))] for group in ("original", "linear")]
+    untrained = ("original", "linear") if linear else ("original",)
+    per_seed = [[pd.read_parquet(paths.scores(group, "final", k))] for group in untrained]
     per_seed += [[pd.read_parquet(paths.scores(stage, "final", k, seed)) for seed in seeds] for stage in stages]
     arms: dict[str, ArmScores] = {}
     for tables in per_seed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -15,7 +14,13 @@ from latentwire.layout import Layout
 
 
 def validate(
-    root: str, compress_dims: list[int], seeds: list[int], configuration: str, settings: VerdictSettings
+    root: str,
+    compress_dims: list[int],
+    seeds: list[int],
+    configuration: str,
+    settings: VerdictSettings,
+    *,
+    linear: bool,
 ) -> dict[str, Any]:
     """The verdict, an entry a code dimension.
 
@@ -25,6 +30,7 @@ def validate(
         seeds: training seeds.
         configuration: hash of the frozen configuration; the read of ``final`` is recorded under it.
         settings: thresholds and intervals.
+        linear: whether arms of the group ``linear`` are part of the experiment.
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
@@ -33,7 +39,7 @@ def validate(
     train_questions = read_json(paths.manifest)["splits"]["train"]["questions"]
     entries = [
         dimension_verdict(
-            read_dimension(paths, k, seeds),
+            read_dimension(paths, k, seeds, linear=linear),
             ceiling=ceiling,
             variance=explained_variance(paths.spectrum, k),
             train_questions=train_questions,
@@ -44,7 +50,8 @@ def validate(
     ]
     correct_exploratory(entries)
     return {
-        "experiment": Path(root).name,
+        "experiment": settings.experiment,
+        "seeds": seeds,
         "configuration": configuration,
         "confirmatory": is_confirmatory(paths.final_reads, configuration),
         "configurations_that_read_final": recorded_configurations(paths.final_reads),

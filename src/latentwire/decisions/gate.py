@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from latentwire.decisions.thresholds import reaches
 from latentwire.errors import InputError
 from latentwire.evaluation.statistics import difference_interval, mean_interval, seed_summary
 
@@ -67,8 +68,8 @@ def decide_gate(
     )
     value = interval.estimate
     assert value is not None
-    passed = value >= threshold
-    reading = "validated" if passed else "partial" if value >= failing else "failing"
+    passed = reaches(value, threshold)
+    reading = "validated" if passed else "partial" if reaches(value, failing) else "failing"
     straddles = [
         limit
         for limit in (threshold, failing)

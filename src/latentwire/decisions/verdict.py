@@ -7,7 +7,9 @@ inconclusive.
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import pandas as pd
 
 from latentwire.compression.summary import summarise
 from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.decisions.thresholds import reaches
 from latentwire.evaluation.scores import summarise_arm
 from latentwire.evaluation.statistics import (
     Interval,
@@ -37,15 +40,19 @@ class VerdictSettings:
         cosine: the raw cosine similarity to exceed.
         fvu: the fraction of variance unexplained to stay below.
         resamples, seed: of the bootstrap.
-        command: how this experiment is started, for the next experiments' commands.
-        epochs, hidden: of Phase 1, for the same.
+        experiment: this experiment's name, for the next experiments' commands.
+        command: how it is started, but for its ``--config``.
+        overrides: its ``--config``.
+        epochs, hidden: of Phase 1.
     """
 
     cosine: float
     fvu: float
     resamples: int
     seed: int
+    experiment: str
     command: str
+    overrides: dict[str, Any]
     epochs: int
     hidden: int | None
 
@@ -53,6 +60,17 @@ class VerdictSettings:
     def bootstrap(self) -> dict[str, int]:
         """Arguments of every interval."""
         return {"resamples": self.resamples, "seed": self.seed}
+
+    def next_command(self, name: str, changes: dict[str, Any]) -> str:
+        """The command of the experiment ``<this one>-<name>``, which differs from this one in ``changes`` alone."""
+        config = dict(self.overrides)
+        for key, value in changes.items():
+            config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
+        config["experiment"] = f"{self.experiment}-{name}"
+        given = [
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(config.items())
+        ]
+        return f"{self.command} --config {shlex.join(given)}"
 
 
 def _f1_interval(scores: ArmScores, settings: VerdictSettings) -> Interval:
@@ -159,8 +177,8 @@ def criteria(
     assert f1.estimate is not None
     threshold = results.gate["threshold"]
     untrained_f1 = float(results.arms["pca"].f1["f1"].mean()) if "pca" in results.arms else 0.0
-    note = "not attributable to training: the untrained pca arm already meets it" if untrained_f1 >= threshold else ""
-    found.append(_criterion("F1", f">= {threshold:g}", f1.estimate, f1.estimate >= threshold, f1, note))
+    note = "not attributable to training: the untrained pca arm already meets it" if reaches(untrained_f1, threshold) else ""
+    found.append(_criterion("F1", f">= {threshold:g}", f1.estimate, reaches(f1.estimate, threshold), f1, note))
     gain = untrained["squared_error"] - own["squared_error"]
     improved = _reconstruction_interval(own.assign(gain=gain), "gain", "squared_deviation", settings)
     assert improved.estimate is not None
@@ -189,9 +207,9 @@ def route(f1: float, chosen: str, gate: dict[str, Any], ceiling_passed: bool) ->
     """The outcome by the point rule: ``validated_phase1``, ``validated_phase2``, ``partial``, ``failed``, ``void``."""
     if not ceiling_passed:
         return "void"
-    if f1 >= gate["threshold"]:
+    if reaches(f1, gate["threshold"]):
         return f"validated_{chosen}"
-    return "partial" if f1 >= gate["failing"] else "failed"
+    return "partial" if reaches(f1, gate["failing"]) else "failed"
 
 
 def bits(k: int, input_dim: int, vocab_size: int, number_bits: int) -> dict[str, float]:
@@ -211,12 +229,8 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
     seen, unseen = (summarise(results.reconstruction[(chosen, subset)]) for subset in ("seen", "unseen"))
     tail = [_late_gain(history) for history in results.histories["phase1"]]
     summary = results.summaries["phase1"][0]
-    hidden = 2 * (settings.hidden or summary["table_width"] // 2)
-
-    def command(name: str, setting: str) -> str:
-        return f"{settings.command} --config experiment={name} {setting}"
-
-    stem = f"next-k{k}"
+    width = summary["table_width"]
+    hidden = 2 * (settings.hidden or width // 2)
     return [
         {
             "cause": "compression too lossy",
@@ -231,7 +245,7 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
                 "a nearest-code look-up that knows the table bounds what any decoder can do with these codes; the "
                 "distance from it to the adapter is not lost in the code but not recovered from it"
             ),
-            "command": command(f"{stem}-twice-k", f"'compress_dims=[{2 * k}]'"),
+            "command": settings.next_command(f"k{k}-twice", {"compress_dims": [min(2 * k, width)]}),
         },
         {
             "cause": "adapter too small",
@@ -245,7 +259,7 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
                 "a high FVU on seen types that longer training does not lower speaks for capacity; a much higher one "
                 "on unseen types speaks for memorisation, which more parameters make worse"
             ),
-            "command": command(f"{stem}-wider", f"'adapter={{hidden: {hidden}}}'"),
+            "command": settings.next_command(f"k{k}-wider", {"compress_dims": [k], "adapter": {"hidden": hidden}}),
         },
         {
             "cause": "too little training",
@@ -255,7 +269,9 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
                 "late_share_of_steps": LATE_SHARE,
             },
             "reading": "the relative fall of the held-out FVU over the last fifth of the steps: near 0 is converged",
-            "command": command(f"{stem}-longer", f"'phase1={{epochs: {3 * settings.epochs}}}'"),
+            "command": settings.next_command(
+                f"k{k}-longer", {"compress_dims": [k], "phase1": {"epochs": 3 * settings.epochs}}
+            ),
         },
     ]
 
@@ -283,9 +299,9 @@ def dimension_verdict(
     interval = _f1_interval(results.arms[chosen], settings)
     assert interval.estimate is not None
     final_text = float(results.arms["text"].f1["f1"].mean())
-    outcome = route(interval.estimate, chosen, gate, ceiling["passed"] and final_text >= threshold)
+    outcome = route(interval.estimate, chosen, gate, ceiling["passed"] and reaches(final_text, threshold))
     phase1_final = float(results.arms["phase1"].f1["f1"].mean())
-    agrees = (phase1_final >= threshold) == gate["passed"]
+    agrees = reaches(phase1_final, threshold) == gate["passed"]
     passed_f1 = results.arms[chosen].f1
     return {
         "k": results.k,

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from latentwire.arms_table import GROUP_ARMS
 from latentwire.decisions.evidence import read_dimension
 from latentwire.decisions.verdict_text import ordered_arms, percent
 from latentwire.files import read_json
@@ -26,11 +27,11 @@ def render_report(root: Path) -> str:
     """
     paths = Layout(str(root))
     verdict = read_json(paths.verdict)
-    seeds = sorted(int(path.name.removeprefix("seed")) for path in root.glob("k*/seed*") if path.is_dir())
     prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
     figures, examples = {}, {}
     for entry in verdict["entries"]:
-        results = read_dimension(paths, entry["k"], sorted(set(seeds))[: entry["arms"][entry["chosen"]]["seeds"]])
+        linear = any(arm in entry["arms"] for arm in GROUP_ARMS["linear"])
+        results = read_dimension(paths, entry["k"], verdict["seeds"], linear=linear)
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
         examples[entry["k"]] = _examples(prompts, results.arms, entry["chosen"])
     spectrum = pd.read_csv(paths.spectrum, sep="\t")

@@ -1,0 +1,164 @@
+"""The stages that need a GPU, at Llama-3.1-8B's shapes with random weights; or at small shapes on the CPU.
+
+    python benchmarks/gpu.py                 # CUDA, Llama-3.1-8B's shapes
+    python benchmarks/gpu.py --shapes tiny   # any machine: shows that every path runs
+
+Nothing is downloaded: random weights take the same time. Figures are medians of the timed steps, after warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.demo.tokenizer import build_tokenizer
+from latentwire.evaluation.generate import Decoder
+from latentwire.training.phase1 import TokenRows, autocast, unique_tokens, weighted_error
+from latentwire.training.phase2 import PromptReader, prompt_batch, prompt_inputs
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A model's and a batch's sizes."""
+
+    vocab: int
+    width: int
+    mlp: int
+    layers: int
+    heads: int
+    kv_heads: int
+    code: int
+    prompts: int
+    tokens: int
+
+
+SHAPES = {
+    "llama-3.1-8b": Shapes(128_256, 4096, 14_336, 32, 32, 8, 512, 8, 256),
+    "tiny": Shapes(4000, 64, 128, 2, 4, 2, 8, 4, 64),
+}
+
+
+def build_model(shapes: Shapes, device: torch.device) -> LlamaForCausalLM:
+    """A random frozen model on the device, made there so that no second copy is ever in memory."""
+    config = LlamaConfig(
+        vocab_size=shapes.vocab,
+        hidden_size=shapes.width,
+        intermediate_size=shapes.mlp,
+        num_hidden_layers=shapes.layers,
+        num_attention_heads=shapes.heads,
+        num_key_value_heads=shapes.kv_heads,
+        max_position_embeddings=8192,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
+    with device:
+        model = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    return model.eval().requires_grad_(False)
+
+
+def timed(step: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median seconds of a step, after two warm-up steps."""
+    seconds = []
+    for index in range(repeats + 2):
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if index >= 2:
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", choices=tuple(SHAPES), default="llama-3.1-8b", help="sizes to run at")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each stage (default 5)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    shapes = SHAPES[arguments.shapes]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.shapes != "tiny" and device.type == "cpu":
+        raise SystemExit("benchmarks/gpu.py: no CUDA device here; --shapes tiny runs on the CPU")
+    model = build_model(shapes, device)
+    table_VD = model.get_input_embeddings().weight.detach().cpu()
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(100, shapes.vocab, shapes.tokens) for _ in range(shapes.prompts)]
+    counts_V = torch.from_numpy(rng.integers(0, 50, shapes.vocab))
+    figures: dict[str, float] = {}
+
+    start = time.perf_counter()
+    compressor = EmbeddingCompressor(shapes.width, shapes.code).fit(table_VD, counts_V)
+    figures["fit_pca_cpu_s"] = time.perf_counter() - start
+    adapter = Adapter.from_compressor(compressor).to(device)
+    optimiser = torch.optim.AdamW(adapter.parameters(), lr=1e-4)
+    rows = TokenRows(table_VD, compressor, torch.arange(shapes.vocab), device)
+    ids_U, counts_U = unique_tokens(prompts)
+    codes_UK, target_UD = rows.of(ids_U)
+    batch = prompt_batch(prompts, [np.ones(shapes.tokens, dtype=bool)] * shapes.prompts)
+    reader = PromptReader(model)
+
+    def rebuild() -> torch.Tensor:
+        with autocast(device):
+            return adapter.standardised(codes_UK).float()
+
+    def update(loss: torch.Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def phase2_loss() -> torch.Tensor:
+        standardised_UD = rebuild()
+        rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
+        prompt_loss = reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
+        return weighted_error(standardised_UD, target_UD, counts_U) + prompt_loss
+
+    figures["phase1_step_s"] = timed(
+        lambda: update(weighted_error(rebuild(), target_UD, counts_U)), device, arguments.repeats
+    )
+    figures["phase2_step_s"] = timed(lambda: update(phase2_loss()), device, arguments.repeats)
+    tokens = shapes.prompts * shapes.tokens
+    figures["phase2_tokens_per_s"] = tokens / figures["phase2_step_s"]
+    decoder = Decoder(model, build_tokenizer(), max_new_tokens=16)
+    with torch.no_grad():
+        rebuilt_UD = adapter(codes_UK)
+    figures["generate_16_tokens_s"] = timed(
+        lambda: decoder.answers(prompts, rebuilt_UD, ids_U), device, arguments.repeats
+    )
+    if device.type == "cuda":
+        figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    print(
+        json.dumps(
+            {
+                "shapes": arguments.shapes,
+                "device": hardware,
+                "commit": commit.stdout.strip(),
+                "date": date.today().isoformat(),
+                "torch": torch.__version__,
+                **{name: round(value, 4) for name, value in figures.items()},
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
