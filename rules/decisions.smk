@@ -6,7 +6,7 @@ localrules:
     report,
 
 
-rule check_ceiling:
+checkpoint check_ceiling:
     input:
         scores=PATHS.scores("original", "gate"),
     output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def _schema_problems(config: Config, schema: dict[str, Any]) -> Iterator[str]:
             yield f"{place}: {error.message}".lstrip(": ")
 
 
+def _not_finite(value: Any, place: str = "") -> Iterator[str]:
+    """NaN passes every bound of a schema, since it compares false with all of them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{place}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}: {value} is not a finite number"
+
+
 def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     gate, data, model = config["gate"], config["data"], config["model"]
     if gate["failing"] > gate["threshold"]:
@@ -112,7 +125,8 @@ def checked(config: Config, schema: dict[str, Any], root: Path) -> Config:
         ConfigurationError: lists every unknown key, value out of bounds, and inconsistency.
     """
     coerced = coerce_numbers(config, schema)
-    problems = list(_schema_problems(coerced, schema)) or list(_consistency_problems(coerced, root))
+    problems = [*_not_finite(coerced), *_schema_problems(coerced, schema)]
+    problems = problems or list(_consistency_problems(coerced, root))
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigurationError(

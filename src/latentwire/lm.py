@@ -40,8 +40,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def _unavailable(model: str, revision: str | None, error: Exception) -> InputError:
     way_out = (
-        f"check model.path and model.revision; without a network, prefetch it where there is one ('hf download {model}') "
-        "and set HF_HOME, or give a local directory"
+        "check model.path and model.revision; without a network, prefetch it where there is one "
+        f"('hf download {model}') and set HF_HOME, or give a local directory"
     )
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
         way_out = (

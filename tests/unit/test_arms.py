@@ -125,6 +125,14 @@ def test_snap_is_lossless_where_codes_are_distinct(inputs, table_VD):
     assert torch.equal(rebuilt("snap", own)[distinct_U], table_VD[IDS][distinct_U])
 
 
+def test_snap_knows_the_code_alone_so_tokens_that_share_one_become_the_first_of_them(inputs, table_VD):
+    own = inputs(k=1)
+    codes_VK = EmbeddingCompressor.load(own.compressor, 1).compress(table_VD)
+    first_V = (codes_VK == codes_VK.T).int().argmax(dim=1)
+    assert (first_V < torch.arange(V)).any()
+    assert torch.equal(rebuilt("snap", own, torch.arange(V)), table_VD[first_V])
+
+
 def test_snap_d_takes_the_row_nearest_to_the_inverse_and_is_worse_than_snap(inputs, table_VD):
     own = inputs(k=2)
     inverse_UD = rebuilt("pca", own).double()

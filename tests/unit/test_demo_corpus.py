@@ -114,17 +114,32 @@ def test_every_entity_stands_in_at_least_two_sentences(splits):
                 assert sum(entity in sentence for sentence in sentences) >= 2, (entity, paragraph["context"])
 
 
-def test_every_question_has_two_distractors(splits):
-    """The same relation of the other subject, and another relation of the same one."""
+def relations_in_common(paragraph: dict) -> int:
+    """How many relations a paragraph tells twice: of both subjects, or of what they are linked to."""
+    facts = told(paragraph["context"])
+    assert len(facts) == 6
+    return 6 - len({relation for relation, _, _ in facts})
+
+
+def test_every_question_has_a_distractor_about_the_same_entity(splits):
     for paragraph in paragraphs_of(splits["validation"]):
         facts = told(paragraph["context"])
-        assert len(facts) == 6
-        assert sorted(Counter(relation for relation, _, _ in facts).values()) == [2, 2, 2]
-        for relation, pair in itertools.groupby(
-            sorted(facts, key=lambda fact: fact[0].sentences), lambda fact: fact[0]
-        ):
-            (_, first, one), (_, second, other) = pair
-            assert len({first, second, one, other}) == 4, relation
+        for fact in facts:
+            others = [other for other in facts if other is not fact and {*fact[1:]} & {*other[1:]}]
+            assert any(other[0] is not fact[0] for other in others), (fact, paragraph["context"])
+
+
+def test_some_paragraphs_tell_the_same_relations_of_both_subjects_with_other_values(splits):
+    """There a question has distractors of its own relation: the kind of word alone does not give the answer."""
+    shared = [relations_in_common(paragraph) for paragraph in paragraphs_of(splits["validation"])]
+    assert set(shared) == {0, 3}
+    assert 0.05 < shared.count(3) / len(shared) < 0.3
+    for paragraph in paragraphs_of(generate_corpus(0, 10, same_relations=1.0)):
+        assert relations_in_common(paragraph) == 3
+        facts = sorted(told(paragraph["context"]), key=lambda fact: fact[0].sentences)
+        for first, second in zip(facts[::2], facts[1::2], strict=True):
+            assert first[0] is second[0] and len({*first[1:], *second[1:]}) == 4
+    assert not any(relations_in_common(p) for p in paragraphs_of(generate_corpus(0, 10, same_relations=0.0)))
 
 
 def test_every_answer_is_told_in_its_paragraph_and_is_not_in_its_question(splits):

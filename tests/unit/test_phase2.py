@@ -185,6 +185,18 @@ def test_values_of_many_tokens_are_computed_in_blocks_without_a_seam(model, tabl
     torch.testing.assert_close(PromptReader(model).cross_entropy(inputs_BLD, batch, "none"), whole_N)
 
 
+def test_the_mask_is_explicit(model, table_VD, batch, monkeypatch):
+    masks, forward = [], model.model.forward
+
+    def observed(*arguments, attention_mask, **keywords):
+        masks.append(attention_mask)
+        return forward(*arguments, attention_mask=attention_mask, **keywords)
+
+    monkeypatch.setattr(model.model, "forward", observed)
+    PromptReader(model).cross_entropy(table_VD[batch.ids_BL], batch)
+    assert torch.equal(masks[0], batch.mask_BL)
+
+
 def test_a_padded_batch_gives_what_each_prompt_gives_alone(model, table_VD, sequences, label_masks):
     reader = PromptReader(model)
     chosen = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))[:: len(sequences) // 5]

@@ -114,6 +114,15 @@ def test_local_files_a_development_set_is_halved(files, renderer, tmp_path):
     assert sum(own["questions"] for own in manifest["splits"].values()) == 9 * 2 * 2
 
 
+def test_the_data_seed_moves_the_sample_and_the_halves(files):
+    drawn = {}
+    for seed in (1, 2):
+        settings = data_settings(**files, seed=seed, samples={"train": 6, "gate": None, "final": None})
+        drawn[seed] = split_rows(*read_source(settings), settings)
+    assert set(drawn[1]["train"]["id"]) != set(drawn[2]["train"]["id"])
+    assert set(drawn[1]["gate"]["title"]) != set(drawn[2]["gate"]["title"])
+
+
 def test_a_single_local_file_is_cut_three_ways(files):
     settings = data_settings(**files | {"dev_file": None}, samples=dict.fromkeys(SPLITS))
     rows = split_rows(*read_source(settings), settings)

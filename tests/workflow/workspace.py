@@ -11,8 +11,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-
-
 ROOT = Path(__file__).parents[2]
 SOURCES = ("Snakefile", "rules", "workflow", "config", "config.yaml", "profiles", "src")
 NAME = "tiny"
@@ -41,7 +39,7 @@ EXPERIMENT = {
     # An untrained reader answers nothing right.
     "ceiling": {"override": True},
     "statistics": {"resamples": 200},
-    "resources": {stage: CPU for stage in ("prepare", "pca", "phase1", "phase2", "evaluate", "reconstruction")},
+    "resources": dict.fromkeys(("prepare", "pca", "phase1", "phase2", "evaluate", "reconstruction"), CPU),
 }
 
 
@@ -107,7 +105,9 @@ class Workspace:
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
 
-    def run(self, *arguments: str, configfile: str | None = "tiny.yaml", cores: int = 2) -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: str, configfile: str | None = "tiny.yaml", cores: int = 2
+    ) -> subprocess.CompletedProcess:
         """Run Snakemake, with its standard output and error as one text."""
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
         command += ["--configfile", configfile] if configfile else []

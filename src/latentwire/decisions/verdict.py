@@ -177,7 +177,11 @@ def criteria(
     assert f1.estimate is not None
     threshold = results.gate["threshold"]
     untrained_f1 = float(results.arms["pca"].f1["f1"].mean()) if "pca" in results.arms else 0.0
-    note = "not attributable to training: the untrained pca arm already meets it" if reaches(untrained_f1, threshold) else ""
+    note = (
+        "not attributable to training: the untrained pca arm already meets it"
+        if reaches(untrained_f1, threshold)
+        else ""
+    )
     found.append(_criterion("F1", f">= {threshold:g}", f1.estimate, reaches(f1.estimate, threshold), f1, note))
     gain = untrained["squared_error"] - own["squared_error"]
     improved = _reconstruction_interval(own.assign(gain=gain), "gain", "squared_deviation", settings)

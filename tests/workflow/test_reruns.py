@@ -1,0 +1,144 @@
+"""Change one thing, rerun that stage and what follows it, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from workspace import DIMS, RESULTS, Workspace
+
+pytestmark = pytest.mark.workflow
+
+# A dry run shows what a gate decides only once it has run; naming the files of every stage shows all of them.
+EVERYTHING = (
+    "all",
+    *(f"{RESULTS}/original/{split}/scores.parquet" for split in ("gate", "final")),
+    *(f"{RESULTS}/k{k}/linear/final/scores.parquet" for k in DIMS),
+    *(f"{RESULTS}/k{k}/seed0/evaluate_{stage}/final/scores.parquet" for k in DIMS for stage in ("phase1", "phase2")),
+    *(f"{RESULTS}/k{k}/seed0/evaluate_{stage}/reconstruction.parquet" for k in DIMS for stage in ("phase1", "phase2")),
+)
+
+REPORT = {"final_validation", "report"}
+DECISIONS = {"check_ceiling", "decide_gate"} | REPORT
+PHASE2 = {"train_phase2", "evaluate_phase2", "measure_reconstruction_phase2", "score_phase2"} | REPORT
+# The gate decides anew on Phase 1, and what it decides is an input of Phase 2.
+PHASE1 = {"train_phase1", "evaluate_phase1", "measure_reconstruction_phase1", "score_phase1", "decide_gate"} | PHASE2
+ORIGINAL = {"evaluate_original", "score_original", "check_ceiling"}
+LINEAR = {"evaluate_linear", "score_linear"}
+COMPRESSION = {"count_tokens", "fit_pca", "fit_random_projection"} | ORIGINAL | LINEAR | PHASE1
+DATA = {"prepare_data"} | COMPRESSION
+EVERY_RULE = {"read_embeddings"} | DATA
+
+
+def test_nothing_changed_reruns_nothing(finished: Workspace):
+    assert finished.plan(*EVERYTHING) == []
+
+
+def test_a_touch_a_comment_a_docstring_and_another_layout_rerun_nothing(changed: Workspace):
+    for module in sorted((changed / "src").rglob("*.py")):
+        text = module.read_text()
+        assert text.startswith('"""'), f"{module} has no docstring"
+        module.write_text(re.sub(r"\A\"\"\"", '"""Said otherwise: ', text, count=1) + "\n\n\n# A comment.\n")
+    for folder in ("src", "workflow", "rules", "config", "reader"):
+        for path in (changed / folder).rglob("*"):
+            os.utime(path)
+    for file in ("Snakefile", "config.yaml", "tiny.yaml"):
+        os.utime(changed / file)
+    assert changed.plan(*EVERYTHING) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ("gate={threshold: 0.6}", {"check_ceiling", "decide_gate"} | REPORT),
+        ("gate={failing: 0.4}", {"decide_gate"} | REPORT),
+        ("phase2={force: true}", {"decide_gate"} | REPORT),
+        ("statistics={resamples: 300}", {"check_ceiling", "decide_gate"} | REPORT),
+    ],
+)
+def test_a_changed_decision_trains_and_evaluates_nothing_before_it_is_made(
+    finished: Workspace, change: str, rules: set[str]
+):
+    assert finished.plan("--config", change).rules == rules
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ("phase2={lr: 0.01}", PHASE2),
+        ("phase1={epochs: 2}", PHASE1),
+        ("phase1={quick_eval_every: 2}", PHASE1),
+        ("pca={samples: 20}", COMPRESSION),
+        ("data={seed: 1}", DATA),
+        ("verdict={fvu: 0.4}", REPORT),
+        ("resources={evaluate: {runtime: 60, mem_mb: 3000}}", set()),
+    ],
+)
+def test_a_changed_setting_reruns_its_stage_and_what_follows(finished: Workspace, change: str, rules: set[str]):
+    assert finished.plan(*EVERYTHING, "--config", change).rules == rules
+
+
+def test_a_changed_setting_of_the_quick_evaluation_reruns_nothing_where_there_is_none(finished: Workspace):
+    assert finished.plan(*EVERYTHING, "--config", "evaluate={quick_eval_questions: 5}").rules <= PHASE2
+
+
+SCORES = {f"score_{group}" for group in ("original", "linear", "phase1", "phase2")}
+# Training and generation come after a gate; that it decides anew does not mean that its decision changes.
+GATED = {"train_phase2", "evaluate_phase2", "measure_reconstruction_phase2"}
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("adapter", PHASE1),
+        ("arms.quantised", LINEAR | REPORT),
+        ("training.phase1", PHASE1),
+        ("training.phase2", PHASE2),
+        ("data.prepare", DATA),
+        ("compression.pca", COMPRESSION - {"count_tokens"} - ORIGINAL),
+        (
+            "evaluation.generate",
+            EVERY_RULE & {rule for rule in EVERY_RULE if rule.startswith(("evaluate", "score"))}
+            | {"check_ceiling", "decide_gate"}
+            | PHASE2,
+        ),
+        ("decisions.gate", {"decide_gate"} | PHASE2),
+        ("decisions.verdict", REPORT),
+        ("report.figures", {"report"}),
+    ],
+)
+def test_a_changed_line_of_code_reruns_what_uses_it(changed: Workspace, module: str, rules: set[str]):
+    with (changed / f"src/latentwire/{module.replace('.', '/')}.py").open("a") as source:
+        source.write("\nCHANGED = True\n")
+    assert changed.plan(*EVERYTHING).rules == rules
+
+
+def test_a_changed_metric_scores_and_decides_anew_and_generates_and_trains_nothing(changed: Workspace):
+    with (changed / "src/latentwire/evaluation/squad_metrics.py").open("a") as source:
+        source.write("\nCHANGED = True\n")
+    assert changed.plan().rules == SCORES - {"score_phase2"} | {"check_ceiling", "decide_gate"} | REPORT
+
+
+def test_a_changed_program_reruns_its_rule(changed: Workspace):
+    script = changed / "workflow/scripts/fit_pca.py"
+    text = script.read_text()
+    script.write_text(text.replace('help="embedding table"', 'help="the embedding table"'))
+    assert changed.plan(*EVERYTHING) == []
+    assert text.count('"--seed", type=int, default=0') == 1
+    script.write_text(text.replace('"--seed", type=int, default=0', '"--seed", type=int, default=1'))
+    assert {"fit_pca", "fit_random_projection"} <= changed.plan(*EVERYTHING).rules <= COMPRESSION
+
+
+def test_a_changed_page_of_the_report_reruns_the_report(changed: Workspace):
+    with (changed / "src/latentwire/report/page.html.jinja").open("a") as template:
+        template.write("<!-- changed -->")
+    assert changed.plan(*EVERYTHING).rules == {"report"}
+
+
+def test_another_model_in_the_same_folder_reruns_everything(changed: Workspace):
+    file = changed / "reader/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert changed.plan(*EVERYTHING).rules == EVERY_RULE
