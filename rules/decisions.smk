@@ -6,6 +6,8 @@ localrules:
     report,
 
 
+# A checkpoint although nothing asks it: jobs behind an ancient input are examined for changes of their own only when
+# a checkpoint has finished, and a gate must not decide on scores that are out of date.
 checkpoint check_ceiling:
     input:
         scores=PATHS.scores("original", "gate"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from transformers import PreTrainedTokenizerFast
-from workspace import EXPERIMENT, RESULTS, ROOT, SOURCES, Workspace
+from workspace import DIMS, EXPERIMENT, RESULTS, ROOT, SOURCES, Workspace
 
 from latentwire.demo.reader import ReaderSettings, build_reader
 
@@ -41,7 +41,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, reader: Path) -> Workspace:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, folder / name)
-    shutil.copytree(reader, folder / "reader")
+    # Both where the tiny experiment looks for it and where the demo does.
+    for place in ("reader", "resources/reader"):
+        shutil.copytree(reader, folder / place)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
     return Workspace(folder)
 
@@ -60,44 +62,51 @@ def changed(tmp_path: Path, finished: Workspace) -> Workspace:
     return finished.copy(tmp_path)
 
 
+def write_f1(file: Path, means: dict[str, float]) -> None:
+    """Give arms the F1 of so many right answers."""
+    scores = pd.read_parquet(file)
+    for arm, mean in means.items():
+        own = scores.index[scores["arm"] == arm]
+        scores.loc[own, "f1"] = [float(number < round(mean * len(own))) for number in range(len(own))]
+    scores.to_parquet(file, index=False)
+
+
 @pytest.fixture(scope="session")
 def scored(tmp_path_factory: pytest.TempPathFactory, finished: Workspace) -> Workspace:
-    """The finished experiment with scores written over on ``gate``: text 0.9, Phase 1 0.8 at K = 8 and 0.6 at K = 4.
+    """The finished experiment without its Phase 2 and with other scores, on which no gate has decided yet.
 
-    Its gates have not decided on them yet.
+    On both splits text has 0.9, Phase 1 has 0.8 at K = 8 and 0.6 at K = 4.
     """
     workspace = finished.copy(tmp_path_factory.mktemp("scored"))
-    for path, means in (
-        ("original", {"text": 0.9}),
-        ("k8/seed0/evaluate_phase1", {"phase1": 0.8}),
-        ("k4/seed0/evaluate_phase1", {"phase1": 0.6}),
-    ):
-        file = workspace / f"{RESULTS}/{path}/gate/scores.parquet"
-        scores = pd.read_parquet(file)
-        for arm, mean in means.items():
-            scores.loc[scores["arm"] == arm, "f1"] = mean
-        scores.to_parquet(file, index=False)
+    for split in ("gate", "final"):
+        write_f1(workspace / f"{RESULTS}/original/{split}/scores.parquet", {"text": 0.9})
+        for k, mean in zip(DIMS, (0.8, 0.6), strict=True):
+            write_f1(workspace / f"{RESULTS}/k{k}/seed0/evaluate_phase1/{split}/scores.parquet", {"phase1": mean})
+    for k in DIMS:
+        for folder in ("phase2", "control", "evaluate_phase2"):
+            shutil.rmtree(workspace / f"{RESULTS}/k{k}/seed0/{folder}")
     return workspace
+
+
+GATES = {
+    "pass": "gate={threshold: 0.55, failing: 0.5}",
+    "mixed": "gate={threshold: 0.7, failing: 0.65}",
+    "fail": "gate={threshold: 0.85, failing: 0.7}",
+}
 
 
 @pytest.fixture(scope="session")
 def decided(tmp_path_factory: pytest.TempPathFactory, scored: Workspace) -> Callable[[str], tuple[Workspace, str]]:
-    """``scored`` after its gates have decided: ``pass``, ``fail`` or ``mixed`` (K = 8 passes, K = 4 does not).
+    """``scored`` after its gates have decided: ``pass``, ``fail``, or ``mixed`` (K = 8 passes, K = 4 does not).
 
-    Gives the workspace and the ``--config`` argument of its gates. Shared: tests run it dry.
+    Gives the workspace and the setting of its gates, for ``--config``. Shared: tests run it dry.
     """
-    gates = {
-        "pass": "gate={threshold: 0.55, failing: 0.5}",
-        "mixed": "gate={threshold: 0.7, failing: 0.5}",
-        "fail": "gate={threshold: 0.85, failing: 0.5}",
-    }
-    done: dict[str, tuple[Workspace, str]] = {}
+    done: dict[str, Workspace] = {}
 
     def decide(outcome: str) -> tuple[Workspace, str]:
         if outcome not in done:
-            workspace = scored.copy(tmp_path_factory.mktemp(outcome))
-            workspace.succeed("gate", "--config", gates[outcome])
-            done[outcome] = workspace, gates[outcome]
-        return done[outcome]
+            done[outcome] = scored.copy(tmp_path_factory.mktemp(outcome))
+            done[outcome].succeed("gate", "--config", GATES[outcome])
+        return done[outcome], GATES[outcome]
 
     return decide

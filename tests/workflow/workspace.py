@@ -45,7 +45,7 @@ EXPERIMENT = {
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a dry run."""
+    """A job that Snakemake printed."""
 
     rule: str
     wildcards: dict[str, str]
@@ -53,16 +53,16 @@ class Job:
 
 
 class Plan(list[Job]):
-    """The jobs of a dry run, without the targets that only name files."""
+    """The jobs that Snakemake printed, without the targets that only name files."""
 
     @property
     def rules(self) -> set[str]:
-        """The rules that would run."""
+        """The rules."""
         return {job.rule for job in self}
 
     @property
     def counts(self) -> Counter[str]:
-        """How many jobs of each rule would run."""
+        """How many jobs of each rule."""
         return Counter(job.rule for job in self)
 
     def of(self, rule: str) -> list[dict[str, str]]:
@@ -70,8 +70,8 @@ class Plan(list[Job]):
         return [job.wildcards for job in self if job.rule == rule]
 
 
-def parse_plan(text: str) -> Plan:
-    """The jobs that ``snakemake -n`` printed."""
+def printed_jobs(text: str) -> Plan:
+    """The jobs that a dry run would run, or that a run has run, from Snakemake's output."""
     plan = Plan()
     for block in re.split(r"\n(?=(?:local)?(?:rule|checkpoint) \w+:\n)", text)[1:]:
         rule = re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", block)[1]
@@ -136,7 +136,7 @@ class Workspace:
     def plan(self, *arguments: str, **options) -> Plan:
         """The jobs of a dry run."""
         text = self.succeed("-n", *arguments, **options)
-        plan = parse_plan(text)
+        plan = printed_jobs(text)
         # Each of these says so in its own way: a plan that could not be read must not pass for an empty one.
         assert ("Nothing to be done" in text) == (not plan), text
         return plan

@@ -1,0 +1,181 @@
+"""The configurations that ship: they parse without a network, agree with the schema, and say what each key is."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+from workspace import ROOT, Workspace, environment
+
+pytestmark = pytest.mark.workflow
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+HEADLINE = yaml.safe_load((ROOT / "config.yaml").read_text())
+SLOW = {"torch", "transformers", "pandas", "numpy", "datasets", "scipy", "sklearn", "matplotlib", "tokenizers"}
+
+
+def properties(schema: dict[str, Any] = SCHEMA, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key of the schema with its description of values, sections included."""
+    for name, own in schema.get("properties", {}).items():
+        place = f"{path}.{name}".lstrip(".")
+        yield place, own
+        yield from properties(own, place)
+
+
+def values(config: Any) -> Iterator[Any]:
+    """Every value of a configuration that is no section."""
+    if isinstance(config, dict):
+        for value in config.values():
+            yield from values(value)
+    else:
+        yield config
+
+
+@pytest.mark.parametrize(
+    ("file", "experiment"),
+    [
+        ("config.yaml", "llama-3.1-8b-squad"),
+        ("config/smoke.yaml", "llama-3.1-8b-squad-smoke"),
+        ("config/qwen2.5-0.5b.yaml", "qwen2.5-0.5b-squad"),
+        ("config/demo.yaml", "demo"),
+    ],
+)
+def test_every_configuration_plans_a_whole_experiment_without_a_network(fresh: Workspace, file: str, experiment: str):
+    config = copy.deepcopy(HEADLINE)
+    update_config(config, yaml.safe_load((ROOT / file).read_text()))
+    plan = fresh.plan(configfile=file)
+    assert {output.split("/")[1] for job in plan for output in job.outputs} == {experiment}
+    runs = len(config["compress_dims"]) * len(config["seeds"])
+    assert plan.counts["train_phase1"] == plan.counts["evaluate_phase1"] == runs
+    assert plan.counts["decide_gate"] == plan.counts["evaluate_linear"] == len(config["compress_dims"])
+
+
+def test_overlays_are_layered_in_order(fresh: Workspace):
+    assert {"experiment": "qwen2.5-0.5b-squad"}.items() <= yaml.safe_load(
+        (ROOT / "config/qwen2.5-0.5b.yaml").read_text()
+    ).items()
+    output = fresh.succeed(
+        "-n", "--printshellcmds", "--configfile", "config/qwen2.5-0.5b.yaml", "config/smoke.yaml", configfile=None
+    )
+    assert "results/llama-3.1-8b-squad-smoke/" in output
+    assert "--model Qwen/Qwen2.5-0.5B-Instruct" in output and "--train_samples 1000 " in output
+
+
+def test_the_local_profile_runs_the_demo(fresh: Workspace):
+    plan = fresh.plan("--profile", "profiles/local", configfile=None)
+    assert {output.split("/")[1] for job in plan for output in job.outputs} == {"demo"}
+
+
+def test_parsing_the_snakefile_imports_nothing_slow(fresh: Workspace):
+    program = (
+        "import sys, snakemake.cli\n"
+        "before = set(sys.modules)\n"
+        "try:\n"
+        "    snakemake.cli.main(sys.argv[1:])\n"
+        "except SystemExit as done:\n"
+        "    assert not done.code, done.code\n"
+        "print('IMPORTED', *sorted({name.split('.')[0] for name in set(sys.modules) - before}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-n", "--quiet", "--configfile", "tiny.yaml"],
+        cwd=fresh.folder,
+        env=environment(fresh.folder),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = set(re.search(r"^IMPORTED (.*)$", done.stdout, re.MULTILINE)[1].split())
+    assert "latentwire" in imported
+    assert imported & SLOW == set()
+
+
+def test_the_demo_names_nothing_from_the_hub():
+    config = copy.deepcopy(HEADLINE)
+    update_config(config, yaml.safe_load((ROOT / "config/demo.yaml").read_text()))
+    assert config["data"]["source"] == "demo"
+    assert (config["data"]["path"], config["data"]["revision"], config["model"]["revision"]) == (None, None, None)
+    assert [value for value in values(config) if isinstance(value, str) and "/" in value] == ["resources/reader"]
+
+
+def test_the_schemas_defaults_are_the_headline_configuration():
+    defaults: dict[str, Any] = {}
+    for place, own in properties():
+        *sections, name = place.split(".")
+        section = defaults
+        for part in sections:
+            section = section[part]
+        section[name] = {} if "properties" in own else own["default"]
+    assert defaults == HEADLINE
+
+
+def test_every_key_is_described_and_required_and_no_other_is_known():
+    for place, own in properties():
+        assert own["description"].strip(), place
+        if "properties" in own:
+            assert own["required"] == list(own["properties"]), place
+            assert own["additionalProperties"] is False, place
+    assert SCHEMA["required"] == list(SCHEMA["properties"])
+    assert SCHEMA["additionalProperties"] is False
+
+
+def test_every_number_is_bounded():
+    numbers = []
+    for place, own in properties():
+        for option in (own, own.get("items", {}), *own.get("anyOf", [])):
+            kinds = option.get("type", [])
+            if {"integer", "number"} & set([kinds] if isinstance(kinds, str) else kinds):
+                numbers.append(place)
+                assert {"minimum", "exclusiveMinimum"} & set(option), f"{place} has no lower bound"
+                assert {"maximum", "exclusiveMaximum"} & set(option), f"{place} has no upper bound"
+    assert {"gate.threshold", "compress_dims", "pca.samples", "phase2.alpha", "data.final_samples"} <= set(numbers)
+
+
+def test_every_key_or_section_of_the_headline_configuration_has_a_comment():
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    commented: dict[str, bool] = {}
+    section = ""
+    for number, line in enumerate(lines):
+        key = re.match(r"( *)([a-z_0-9]+):", line)
+        if key is None:
+            continue
+        own = lines[number - 1].lstrip().startswith("#") or "  #" in line
+        if not key[1]:
+            section = key[2]
+            commented[section] = own
+        else:
+            commented[f"{section}.{key[2]}"] = own or commented[section]
+    places = {place for place, own in properties() if "properties" not in own}
+    assert places <= set(commented) | {place for place in places if place.startswith("resources.")}
+    assert [place for place in places & set(commented) if not commented[place]] == []
+
+
+def test_bad_configurations_end_before_any_job(fresh: Workspace):
+    output = fresh.fail("-n", "--config", "phase1={learning_rate: 0.1, epoch: 2}", "gate={threshold: high}")
+    assert "phase1.epoch: unknown key; did you mean 'epochs'?" in output
+    assert "gate.threshold: 'high' is not of type 'number'" in output
+    assert "Traceback" not in output
+    assert not (fresh / "results").exists()
+
+
+def test_a_dimension_larger_than_the_models_is_refused(fresh: Workspace):
+    assert "compress_dims: 33 is larger than the model's embedding dimension, 32" in fresh.fail(
+        "-n", "--config", "compress_dims=[33]"
+    )
+
+
+def test_numbers_that_arrive_as_strings_are_numbers(fresh: Workspace):
+    output = fresh.succeed("-n", "--printshellcmds", "--config", "gate={threshold: 0.6}", "compress_dims=[16, 2]")
+    assert "--threshold 0.6 --failing 0.5" in output
+    assert "--compress_dims 16 2 " in output
+    assert json.loads(re.search(r"--overrides '(.*?)'", output)[1]) == {
+        "gate": {"threshold": "0.6"},
+        "compress_dims": ["16", "2"],
+    }

@@ -1,0 +1,128 @@
+"""The DAG before and after the gates: Phase 2 is part of the experiment exactly where its gate asks for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workspace import DIMS, RESULTS, Workspace, printed_jobs
+
+pytestmark = pytest.mark.workflow
+
+Decide = Callable[[str], tuple[Workspace, str]]
+PHASE2_FILE = f"{RESULTS}/k8/seed0/phase2/adapter.safetensors"
+TRAINING = {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1, "fit_pca": 1}
+CEILING = {"evaluate_original": 1, "score_original": 1, "check_ceiling": 1}
+PHASE1 = {"train_phase1": 2, "evaluate_phase1": 2, "score_phase1": 2}
+GATE = {"decide_gate": 2}
+# What belongs to ``final`` whatever the gates decide; both of its evaluations are planned before they have.
+FINAL = {"evaluate_linear": 2, "score_linear": 2, "final_validation": 1}
+
+
+def test_before_the_gates_nothing_of_phase_2_is_planned(fresh: Workspace):
+    plan = fresh.plan()
+    both_splits = Counter(CEILING) + Counter(evaluate_original=1, score_original=1)
+    assert plan.counts == both_splits + Counter(TRAINING | PHASE1 | GATE | FINAL | {"report": 1})
+    assert sorted(plan.of("decide_gate"), key=str) == [{"k": "4"}, {"k": "8"}]
+    assert {wildcards["split"] for wildcards in plan.of("evaluate_phase1")} == {"gate"}
+
+
+@pytest.mark.parametrize(
+    ("target", "counts"),
+    [
+        ("data", {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1}),
+        ("pca", TRAINING),
+        ("phase1", TRAINING | CEILING | PHASE1),
+        ("gate", TRAINING | CEILING | PHASE1 | GATE),
+        ("phase2", TRAINING | CEILING | PHASE1 | GATE),
+    ],
+)
+def test_targets_without_wildcards(fresh: Workspace, target: str, counts: dict[str, int]):
+    assert fresh.plan(target).counts == Counter(counts)
+
+
+def test_the_targets_final_and_report_are_the_verdict_and_all(fresh: Workspace):
+    everything = fresh.plan("all").counts
+    assert everything == fresh.plan("report").counts
+    assert everything - fresh.plan("final").counts == Counter(report=1)
+
+
+def test_a_file_of_phase_2_shows_its_full_chain(fresh: Workspace):
+    plan = fresh.plan(PHASE2_FILE)
+    one_k = {"train_phase1": 1, "evaluate_phase1": 1, "score_phase1": 1, "decide_gate": 1, "train_phase2": 1}
+    assert plan.counts == Counter(TRAINING | CEILING | one_k)
+    assert plan.of("train_phase2") == [{"k": "8", "seed": "0", "arm": "phase2"}]
+
+
+def test_phase_1_waits_for_the_ceiling(fresh: Workspace):
+    assert fresh.plan(f"{RESULTS}/k8/seed0/phase1/adapter.safetensors").counts == Counter(
+        TRAINING | CEILING | {"train_phase1": 1}
+    )
+
+
+@pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"]), ("fail", ["4", "8"])])
+def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
+    workspace, gate = decided(outcome)
+    assert [json.loads((workspace / f"{RESULTS}/k{k}/gate/decision.json").read_text()) for k in DIMS] == [
+        {"run_phase2": str(k) in dims} for k in DIMS
+    ]
+    plan = workspace.plan("--config", gate)
+    per_dim = {"train_phase2": 2, "evaluate_phase2": 1, "measure_reconstruction_phase2": 1, "score_phase2": 1}
+    expected = Counter({rule: count * len(dims) for rule, count in per_dim.items() if dims})
+    assert plan.counts == expected + Counter(final_validation=1, report=1)
+    assert sorted((job["k"], job["arm"]) for job in plan.of("train_phase2")) == [
+        (k, arm) for k in dims for arm in ("control", "phase2")
+    ]
+    assert workspace.plan("phase2", "--config", gate).counts == Counter(train_phase2=2 * len(dims)) + Counter()
+
+
+def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Path):
+    passed, gate = decided("pass")
+    workspace = passed.copy(tmp_path)
+    before = workspace.results()
+    output = workspace.fail(PHASE2_FILE, "--show-failed-logs", "--config", gate)
+    assert "the gate passed" in output and "set phase2.force to true" in output
+    assert workspace.results() == before
+
+
+def test_phase_2_can_be_forced(decided: Decide):
+    workspace, gate = decided("pass")
+    plan = workspace.plan(PHASE2_FILE, "--config", gate, "phase2={force: true}")
+    assert plan.counts == Counter(decide_gate=1, train_phase2=1)
+
+
+def test_results_of_a_phase_2_that_a_gate_no_longer_asks_for_are_no_part_of_the_verdict(
+    decided: Decide, finished: Workspace, tmp_path: Path
+):
+    passed, gate = decided("pass")
+    workspace = passed.copy(tmp_path)
+    for folder in ("phase2", "control", "evaluate_phase2"):
+        for k in DIMS:
+            shutil.copytree(finished / f"{RESULTS}/k{k}/seed0/{folder}", workspace / f"{RESULTS}/k{k}/seed0/{folder}")
+    run = printed_jobs(workspace.succeed("--config", gate))
+    assert run.rules == {"final_validation", "report"}
+    verdict = json.loads((workspace / f"{RESULTS}/verdict/verdict.json").read_text())
+    assert verdict["outcome"] == "validated_phase1"
+    assert [(entry["chosen"], "phase2" in entry["arms"]) for entry in verdict["entries"]] == [("phase1", False)] * 2
+    # The split ``final`` was read under the finished experiment's configuration before.
+    assert not verdict["confirmatory"]
+
+
+def test_a_gate_that_decides_the_same_again_retrains_nothing(changed: Workspace):
+    change = ("--config", "gate={threshold: 0.6, failing: 0.4}")
+    run = printed_jobs(changed.succeed(*change))
+    assert run.counts == Counter(check_ceiling=1, decide_gate=2, final_validation=1, report=1)
+    assert changed.plan(*change) == []
+
+
+def test_a_gate_decides_on_scores_that_are_up_to_date(changed: Workspace):
+    """A changed metric concerns scores on both sides of the ceiling, which training takes as ancient."""
+    with (changed / "src/latentwire/evaluation/squad_metrics.py").open("a") as source:
+        source.write("\nCHANGED = True\n")
+    run = printed_jobs(changed.succeed("gate"))
+    assert run.counts == Counter(score_original=1, check_ceiling=1, score_phase1=2, decide_gate=2)
+    assert changed.plan("gate") == []

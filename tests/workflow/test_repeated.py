@@ -1,0 +1,33 @@
+"""The same experiment again gives the same bytes, and leaves other experiments alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from workspace import RESULTS, Workspace
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+RUN_TIMES = re.compile(rb"<h2>Run times</h2>.*?</table>", re.DOTALL)
+
+
+def test_a_second_run_from_nothing_gives_the_same_bytes_beside_another_experiment(
+    fresh: Workspace, finished: Workspace, tmp_path: Path
+):
+    workspace = fresh.copy(tmp_path)
+    other = workspace / "results/other"
+    shutil.copytree(finished / RESULTS, other)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")}
+    # One job at a time: neither the order nor what runs beside a job matters.
+    workspace.succeed(cores=1)
+    first, second = finished.results(), workspace.results()
+    for results in (first, second):
+        page = results["report.html"]
+        assert RUN_TIMES.search(page)
+        results["report.html"] = RUN_TIMES.sub(b"", page)
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")} == before

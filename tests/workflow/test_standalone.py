@@ -1,0 +1,74 @@
+"""``train_adapter_only.py``, by itself and with prepared inputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import RESULTS, ROOT, Workspace
+
+pytestmark = pytest.mark.workflow
+
+SCRIPT = ROOT / "workflow/scripts/train_adapter_only.py"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
+    plan = ["--samples", "60", "--epochs", "1", "--batch_size", "16", "--compress_dim", "8"]
+    plan += ["--recon_weight", "1", "--ce_weight", "0"]
+    own = ["--model", reader, "--eval_samples", "60", "--max_new_tokens", "4", "--threads", "1", "--output", "run"]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *plan, *own],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "inputs", "adapter.safetensors", "adapter.safetensors.provenance.json", "diagnostics.jsonl", "f1.json",
+        "summary.json",
+    }  # fmt: skip
+    printed = json.loads(done.stdout)
+    written = json.loads((tmp_path / "run/f1.json").read_text())
+    assert list(printed) == ["text", "pca", "phase1"]
+    assert {arm: own["f1"]["estimate"] for arm, own in written.items()} == {
+        arm: own["f1"] for arm, own in printed.items()
+    }
+    assert {own["counts"]["questions"] for own in written.values()} == {60}
+    history = [json.loads(line) for line in (tmp_path / "run/diagnostics.jsonl").read_text().splitlines()]
+    assert (history[0]["step"], history[-1]["step"]) == (0, 4)
+    assert history[-1]["recon_fvu"] < history[0]["recon_fvu"]
+
+
+def test_with_prepared_inputs_it_loads_no_language_model(finished: Workspace, tmp_path: Path):
+    root = finished / RESULTS
+    program = (
+        "import runpy, sys\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "assert 'torch' in sys.modules\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('transformers', 'tokenizers', 'datasets')])\n"
+    )
+    arguments = [
+        SCRIPT, "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
+        "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
+        "--ceiling", root / "ceiling.json", "--compress_dim", "8", "--batch_size", "16", "--threads", "1",
+        "--output", tmp_path,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]\n{program}", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+    # The same inputs and settings as the rule's give the rule's adapter.
+    adapter = "adapter.safetensors"
+    assert (tmp_path / adapter).read_bytes() == (root / "k8/seed0/phase1" / adapter).read_bytes()
