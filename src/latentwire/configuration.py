@@ -91,9 +91,12 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
-    if model["path"].startswith((".", "/")) and not (root / model["path"]).is_dir():
+    directory = root / model["path"]
+    # "resources/reader" looks like a name on the hub, but for the folder that it is in.
+    named = model["path"].startswith((".", "/")) or ("/" in model["path"] and directory.parent.is_dir())
+    if named and not directory.is_dir():
         yield f"model.path: the directory {model['path']!r} does not exist"
-    local = model_config(root / model["path"])
+    local = model_config(directory)
     if local is not None:
         width = local.get("hidden_size") or local.get("n_embd")
         for k in config["compress_dims"]:

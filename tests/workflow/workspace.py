@@ -105,11 +105,9 @@ class Workspace:
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
 
-    def run(
-        self, *arguments: str, configfile: str | None = "tiny.yaml", cores: int = 2
-    ) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, configfile: str | None = "tiny.yaml") -> subprocess.CompletedProcess:
         """Run Snakemake, with its standard output and error as one text."""
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         command += ["--configfile", configfile] if configfile else []
         return subprocess.run(
             command,

@@ -333,7 +333,7 @@ def dimension_verdict(
             {name: summary[name] for name in ("calibration", "prompt_loss")}
             for summary in results.summaries.get("control", [])
         ],
-        "causes": [] if outcome.startswith("validated") else causes(results, chosen, variance, settings),
+        "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
     }
 
 

@@ -37,6 +37,19 @@ def ordered_arms(arms: dict[str, Any]) -> list[str]:
     return [arm for arm in ARM_ORDER if arm in arms]
 
 
+def f1_table(entries: list[dict[str, Any]]) -> list[str]:
+    """F1 of every arm at every code dimension, as Markdown lines."""
+    arms = ordered_arms({arm: True for entry in entries for arm in entry["arms"]})
+    heads = [f"{entry['bits_per_token']['ratio']:g}× (K = {entry['k']})" for entry in entries]
+    lines = [f"| F1 %, final | {' | '.join(heads)} |", "|---|" + "---|" * len(entries)]
+    for arm in arms:
+        cells = [percent(entry["arms"][arm]["f1"]) if arm in entry["arms"] else "–" for entry in entries]
+        lines.append(f"| `{arm}` | {' | '.join(cells)} |")
+    outcomes = [f"{entry['gate']['reading']} → `{entry['outcome']}`" for entry in entries]
+    lines.append(f"| gate → outcome | {' | '.join(outcomes)} |")
+    return lines
+
+
 def render_verdict(verdict: dict[str, Any]) -> str:
     """The verdict as a Markdown page."""
     primary = verdict["entries"][0]
@@ -59,6 +72,7 @@ def render_verdict(verdict: dict[str, Any]) -> str:
         "This measures how well the language model tolerates errors in its input embeddings. It is not a useful rate: "
         "a position-wise code can't take fewer bits than the token id it stands for.",
     ]
+    lines += ["", *f1_table(verdict["entries"])]
     for entry in verdict["entries"]:
         lines += _entry_lines(entry)
     return "\n".join(lines) + "\n"

@@ -278,7 +278,7 @@ def generate_article(
     questions: int = 5,
     chains: int = 2,
     facts_per_chain: int = 3,
-    same_relations: float = 0.15,
+    same_relations: float = 0.1,
     tail: float = 0.6,
 ) -> Article:
     """Article ``index`` of the corpus with this ``seed``; articles are independent of each other.

@@ -31,6 +31,8 @@ from latentwire.training.checkpoint import Checkpoints
 log = logging.getLogger(__name__)
 
 IGNORED = -100
+# More paragraphs with hard distractors than in the demo's corpora.
+SAME_RELATIONS = 0.15
 # Larger than usual: a name is told from another by its embedding.
 EMBEDDING_STD = 0.1
 
@@ -169,7 +171,11 @@ def batches(settings: ReaderSettings, packer: Packer, start: int) -> Iterator[Ba
         first = first_batch * settings.contexts
         per_article = 6
         articles: Iterator[Article] = generate_articles(
-            settings.seed, start=first // per_article, facts_per_chain=facts_per_chain, questions=5
+            settings.seed,
+            start=first // per_article,
+            facts_per_chain=facts_per_chain,
+            questions=5,
+            same_relations=SAME_RELATIONS,
         )
         paragraphs = (paragraph for article in articles for paragraph in article["paragraphs"])
         return itertools.islice(paragraphs, first % per_article, None)

@@ -1,0 +1,164 @@
+"""Checks of the configuration before anything runs: every problem at once, each with its place and a way out."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
+
+from latentwire.configuration import ConfigurationError, checked, coerce_numbers, content_identity, frozen_hash
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+HEADLINE = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def configured(*arguments):
+    """The headline configuration with ``--config`` arguments, as Snakemake reads them."""
+    config = copy.deepcopy(HEADLINE)
+    update_config(config, parse_config(arguments))
+    return config
+
+
+def problems_of(config, root=ROOT):
+    with pytest.raises(ConfigurationError) as error:
+        checked(config, SCHEMA, root)
+    return str(error.value)
+
+
+def test_the_headline_configuration_is_valid_and_unchanged():
+    assert checked(HEADLINE, SCHEMA, ROOT) == HEADLINE
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "value"),
+    [
+        ("gate={threshold: 0.6}", ("gate", "threshold"), 0.6),
+        ("phase1={lr: 1e-3, epochs: 4}", ("phase1",), HEADLINE["phase1"] | {"lr": 0.001, "epochs": 4}),
+        ("compress_dims=[256, 128]", ("compress_dims",), [256, 128]),
+        ("compress_dims=[256,]", ("compress_dims",), [256]),
+        ("pca={samples: 400}", ("pca", "samples"), 400),
+        ("pca={samples: all}", ("pca", "samples"), "all"),
+        ("phase2={alpha: 0.5}", ("phase2", "alpha"), 0.5),
+        ("phase2={alpha: auto}", ("phase2", "alpha"), "auto"),
+        ("phase2={force: true}", ("phase2", "force"), True),
+        ("data={train_samples: null}", ("data", "train_samples"), None),
+        ("model={revision: null}", ("model", "revision"), None),
+        ("resources={phase1: {gpu: 0}}", ("resources", "phase1", "gpu"), 0),
+    ],
+)
+def test_numbers_of_the_command_line_arrive_as_strings_and_are_coerced(argument, path, value):
+    found = checked(configured(argument), SCHEMA, ROOT)
+    for key in path:
+        found = found[key]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("gate={treshold: 0.6}", "gate.treshold: unknown key; did you mean 'threshold'?"),
+        ("phase_1={epochs: 2}", "phase_1: unknown key; did you mean 'phase1'?"),
+        ("gate={zzz: 1}", "gate.zzz: unknown key; known keys: threshold, failing"),
+        ("gate={threshold: 70}", "gate.threshold: 70.0 is greater than or equal to the maximum of 1"),
+        ("gate={threshold: 0}", "gate.threshold: 0.0 is less than or equal to the minimum of 0"),
+        ("gate={threshold: high}", "gate.threshold: 'high' is not of type 'number'"),
+        ("gate={threshold: nan}", "gate.threshold: nan is not a finite number"),
+        ("phase2={alpha: inf}", "phase2.alpha: inf is not a finite number"),
+        ("phase1={epochs: 1.5}", "phase1.epochs: '1.5' is not of type 'integer'"),
+        ("phase1={epochs: 0}", "phase1.epochs: 0 is less than the minimum of 1"),
+        ("phase2={force: maybe}", "phase2.force: 'maybe' is not of type 'boolean'"),
+        ("phase2={alpha: often}", "phase2.alpha: 'often' is not valid: Weight of reconstruction"),
+        ("pca={samples: some}", "pca.samples: 'some' is not valid: Training prompts that PCA sees"),
+        ("compress_dims=[]", "compress_dims: [] should be non-empty"),
+        ("compress_dims=[8, 8]", "compress_dims: [8, 8] has non-unique elements"),
+        ("compress_dims=512", "compress_dims: 512 is not of type 'array'"),
+        ("seeds=[-1]", "seeds.0: -1 is less than the minimum of 0"),
+        ("experiment=../other", "experiment: '../other' does not match"),
+        ("evaluate={arms: [pca, snip]}", "evaluate.arms.1: 'snip' is not one of"),
+        ("model={dtype: float64}", "model.dtype: 'float64' is not one of"),
+        ("data={source: elsewhere}", "data.source: 'elsewhere' is not one of ['hub', 'local', 'demo']"),
+    ],
+)
+def test_what_the_schema_refuses(argument, message):
+    assert message in problems_of(configured(argument))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gate={threshold: 0.6, failing: 0.65}"], "gate.failing: 0.65 is above gate.threshold, 0.6"),
+        (["data={source: hub, path: null}"], "data.path: needed where data.source is 'hub'"),
+        (["data={source: local}"], "data.train_file: needed where data.source is 'local'"),
+        (["data={source: local, train_file: no.json}"], "data.train_file: 'no.json' does not exist"),
+        (["data={source: local, train_file: pyproject.toml, dev_file: no.json}"], "data.dev_file: 'no.json' does not"),
+        (["pca={samples: 101}", "data={train_samples: 100}"], "pca.samples: 101 is more than data.train_samples, 100"),
+        (["model={path: ./no-model}"], "model.path: the directory './no-model' does not exist"),
+        (["model={path: config/no-model}"], "model.path: the directory 'config/no-model' does not exist"),
+    ],
+)
+def test_what_does_not_fit_together(arguments, message):
+    assert message in problems_of(configured(*arguments))
+
+
+def test_what_just_fits_together():
+    for arguments in (
+        ["gate={threshold: 0.6, failing: 0.6}"],
+        ["pca={samples: 100}", "data={train_samples: 100}"],
+        ["pca={samples: 100}", "data={train_samples: null}"],
+        ["data={source: local, train_file: pyproject.toml}"],
+    ):
+        checked(configured(*arguments), SCHEMA, ROOT)
+
+
+@pytest.mark.parametrize("width_key", ["hidden_size", "n_embd"])
+def test_a_local_models_dimension_and_context_are_known(tmp_path, width_key):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps({width_key: 64, "max_position_embeddings": 288}))
+    local = ["model={path: ./model}", "data={max_prompt_tokens: 256}"]
+    checked(configured(*local, "compress_dims=[64, 8]"), SCHEMA, tmp_path)
+    too_large = problems_of(configured(*local, "compress_dims=[8, 65]"), tmp_path)
+    assert "compress_dims: 65 is larger than the model's embedding dimension, 64" in too_large
+    too_long = problems_of(configured(*local, "compress_dims=[8]", "evaluate={max_new_tokens: 33}"), tmp_path)
+    assert "256 and evaluate.max_new_tokens 33 do not fit into the model's context of 288 tokens" in too_long
+
+
+def test_all_problems_are_listed_at_once():
+    message = problems_of(configured("gate={threshold: 2, failin: 0.5}", "phase1={epochs: 0}"))
+    assert message.count("\n  - ") == 3
+    assert "workflow/schemas/config.schema.yaml" in message
+
+
+def test_only_strings_where_a_number_is_wanted_are_coerced():
+    schema = {"properties": {"name": {"type": "string"}, "size": {"type": ["integer", "null"]}}}
+    assert coerce_numbers({"name": "12", "size": "12"}, schema) == {"name": "12", "size": 12}
+    assert coerce_numbers({"name": "none", "size": "None"}, schema) == {"name": "none", "size": None}
+    assert coerce_numbers({"other": "12"}, schema) == {"other": "12"}
+
+
+def test_the_frozen_hash_is_of_what_can_change_a_result():
+    frozen = frozen_hash(HEADLINE)
+    assert frozen == frozen_hash(dict(reversed(HEADLINE.items())))
+    assert frozen == frozen_hash(configured("experiment=other", "resources={phase1: {runtime: 7}}"))
+    for change in ("seeds=[0]", "gate={threshold: 0.6}", "phase2={lr: 0.5}", "model={revision: abc}"):
+        assert frozen_hash(configured(change)) != frozen
+
+
+def test_a_models_identity_is_its_content(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    identity = content_identity(model)
+    for path in model.iterdir():
+        path.touch()
+    (model / "README.md").write_text("a card")
+    assert content_identity(model) == identity
+    (model / "model.safetensors").write_bytes(b"Weights")
+    assert content_identity(model) != identity
+    assert content_identity(model / "config.json") != content_identity(model)
+    # What is on the hub is known by its name (and its revision).
+    assert content_identity(Path("own/model")) == "own/model"

@@ -1,0 +1,384 @@
+"""The verdict: its wording, its routes, its criteria, and for a failure commands that can be run."""
+
+import copy
+import dataclasses
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
+
+from latentwire.configuration import checked
+from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.decisions.verdict import (
+    VerdictSettings,
+    bits,
+    comparisons,
+    correct_exploratory,
+    criteria,
+    dimension_verdict,
+    floor_arm,
+    route,
+    wording,
+)
+from latentwire.decisions.verdict_text import render_verdict
+from latentwire.evaluation.statistics import Interval
+
+ROOT = Path(__file__).parents[2]
+ARTICLES, PER_ARTICLE = 25, 8
+QUESTIONS = ARTICLES * PER_ARTICLE
+SETTINGS = VerdictSettings(
+    cosine=0.9, fvu=0.5, resamples=400, seed=0, experiment="demo",
+    command="snakemake --profile profiles/local --configfile config/demo.yaml", overrides={}, epochs=20, hidden=None,
+)  # fmt: skip
+GATE = {"threshold": 0.7, "failing": 0.5}
+CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
+
+
+def interval(estimate, lower, upper, refused=None):
+    return Interval(estimate, lower, upper, 0.01, 0.95, 200, 25, 400, 0, refused)
+
+
+def questions():
+    return pd.DataFrame({"id": [f"q{n}" for n in range(QUESTIONS)], "article": np.arange(QUESTIONS) % ARTICLES})
+
+
+def arm(share, *, seed=0, seeds=1):
+    """An arm that answers this share of the questions right, at random."""
+    right = np.random.default_rng(seed).permutation(QUESTIONS) < round(share * QUESTIONS)
+    scores = questions().assign(f1=right.astype(float), em=right.astype(float))
+    rows = scores.assign(unseen_answer_type=np.arange(QUESTIONS) % 5 == 0, prediction="an answer", finished="stop")
+    return ArmScores(
+        scores[["id", "article", "f1"]], scores[["id", "article", "em"]], None, pd.concat([rows] * seeds), seeds
+    )
+
+
+def sums(fvu, cosine):
+    """Reconstruction sums a question with this FVU and cosine, with some spread between articles."""
+    spread = 1 + 0.05 * np.sin(np.arange(QUESTIONS) % ARTICLES)
+    tokens = np.full(QUESTIONS, 10.0)
+    means = dict.fromkeys(("cosine", "centred_cosine", "relative_error", "nearest_token"), cosine * tokens)
+    return questions().assign(
+        tokens=tokens, squared_deviation=tokens * spread, squared_error=fvu * tokens * spread**2, **means
+    )
+
+
+def results(
+    *, gate_passed=False, phase1=0.6, phase2=0.65, text=0.9, pca=0.2, fvu=0.3, cosine=0.95, pca_fvu=0.6, pca_cosine=0.8,
+    k=16, forced=False,
+):  # fmt: skip
+    """Results at one code dimension; Phase 2's where the gate failed or it is forced."""
+    shares = {"text": text, "mean": 0.05, "question": 0.1, "pca": pca, "snap": 0.8, "phase1": phase1, "random": 0.4}
+    trained = ["phase1", "random"]
+    if forced or not gate_passed:
+        shares |= {"phase2": phase2, "control": phase1}
+        trained += ["phase2", "control"]
+    summary = {
+        "settings": {"epochs": 20, "batch_size": 32}, "steps": 20 * 4, "parameters": 1000, "table_parameters": 10_000,
+        "table_width": 128, "calibration": {"gradient_norm_reconstruction": 1.0, "gradient_norm_prompt_loss": 1.0,
+        "alpha": 1.0, "beta": 1.0}, "prompt_loss": {when: {"all": 1.0, "first": 1.0, "repeated": 1.0} for when in
+        ("text", "start", "end")},
+    }  # fmt: skip
+    history = [{"step": step, "recon_fvu": 0.6 - 0.3 * step / 80} for step in range(0, 81, 8)]
+    reconstruction = {
+        (name, subset): sums(pca_fvu, pca_cosine) if name == "pca" else sums(fvu, cosine)
+        for name in ("pca", *trained)
+        for subset in ("all", "answer", "seen", "unseen")
+    }
+    gate = GATE | {
+        "passed": gate_passed, "forced": forced, "reading": "validated" if gate_passed else "partial", "straddles": [],
+        "f1": {"estimate": 0.8 if gate_passed else 0.6, "lower": None},
+    }  # fmt: skip
+    return DimensionResults(
+        k=k,
+        gate=gate,
+        run_phase2=forced or not gate_passed,
+        arms={name: arm(share, seed=number) for number, (name, share) in enumerate(shares.items())},
+        reconstruction=reconstruction,
+        summaries={name: [copy.deepcopy(summary)] for name in trained},
+        histories={name: [history] for name in trained},
+    )
+
+
+def verdict_on(found, *, ceiling=CEILING, settings=SETTINGS):
+    return dimension_verdict(
+        found, ceiling=ceiling, variance=0.6, train_questions=128,
+        bits_per_token=bits(found.k, 128, 2048, 16), settings=settings,
+    )  # fmt: skip
+
+
+def page(*entries, confirmatory=True, ceiling=CEILING):
+    correct_exploratory(list(entries))
+    return render_verdict(
+        {"experiment": "demo", "confirmatory": confirmatory, "ceiling": ceiling, "entries": list(entries)}
+    )
+
+
+def criterion(found, name, chosen="phase1"):
+    return next(c for c in criteria(found, chosen, 128, SETTINGS) if c["criterion"] == name)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (interval(0.75, 0.71, 0.79), "validated: F1 75.0% [71.0, 79.0]"),
+        (interval(0.75, 0.70, 0.79), "validated: F1 75.0% [70.0, 79.0]"),
+        (interval(0.65, 0.61, 0.69), "not validated: F1 65.0% [61.0, 69.0]"),
+        (interval(0.65, 0.61, 0.70), "inconclusive: F1 65.0% [61.0, 70.0] straddles 70%; the point estimate alone chose the branch"),
+        (interval(0.72, 0.69, 0.75), "inconclusive: F1 72.0% [69.0, 75.0] straddles 70%; the point estimate alone chose the branch"),
+        (interval(0.72, None, None, "5 articles"), "inconclusive: F1 72.0%; no interval: 5 articles"),
+    ],
+)  # fmt: skip
+def test_the_wording_has_three_values(given, expected):
+    assert wording(given, 0.70) == expected
+
+
+@pytest.mark.parametrize(
+    ("f1", "chosen", "ceiling_passed", "expected"),
+    [
+        (0.71, "phase1", True, "validated_phase1"),
+        (0.70, "phase2", True, "validated_phase2"),
+        (0.7 - 1e-12, "phase2", True, "validated_phase2"),  # the rounding of a mean
+        (0.6999, "phase1", True, "partial"),
+        (0.50, "phase2", True, "partial"),
+        (0.4999, "phase2", True, "failed"),
+        (0.95, "phase1", False, "void"),
+        (0.10, "phase2", False, "void"),
+    ],
+)
+def test_the_point_rule_routes(f1, chosen, ceiling_passed, expected):
+    assert route(f1, chosen, GATE, ceiling_passed) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen", "outcome"),
+    [
+        ({"gate_passed": True, "phase1": 0.8}, "phase1", "validated_phase1"),
+        ({"gate_passed": True, "phase1": 0.8, "phase2": 0.9, "forced": True}, "phase1", "validated_phase1"),
+        ({"phase1": 0.6, "phase2": 0.8}, "phase2", "validated_phase2"),
+        ({"phase1": 0.8, "phase2": 0.6}, "phase2", "partial"),  # the gate chose, and final does not choose again
+        ({"phase1": 0.3, "phase2": 0.4}, "phase2", "failed"),
+        ({"phase1": 0.6, "phase2": 0.65, "text": 0.6}, "phase2", "void"),
+    ],
+)
+def test_the_chosen_adapter_and_the_outcome(arguments, chosen, outcome):
+    entry = verdict_on(results(**arguments))
+    assert (entry["chosen"], entry["outcome"]) == (chosen, outcome)
+    assert entry["f1"]["estimate"] == pytest.approx(arguments.get(chosen, 0.65))
+
+
+def test_a_ceiling_that_failed_on_gate_makes_it_void():
+    assert verdict_on(results(phase2=0.9), ceiling=CEILING | {"passed": False})["outcome"] == "void"
+
+
+@pytest.mark.parametrize(
+    ("gate_passed", "phase1", "agrees"),
+    [(True, 0.8, True), (True, 0.6, False), (False, 0.6, True), (False, 0.8, False), (True, 0.7, True)],
+)
+def test_a_disagreement_with_the_gate_is_stated(gate_passed, phase1, agrees):
+    entry = verdict_on(results(gate_passed=gate_passed, phase1=phase1))
+    assert entry["agrees_with_gate"] is agrees
+    assert ("**`final` disagrees with the gate's decision**" in page(entry)) is not agrees
+
+
+def test_the_criteria_are_those_of_the_plan():
+    found = {c["criterion"]: c for c in criteria(results(), "phase1", 128, SETTINGS)}
+    assert {name: c["threshold"] for name, c in found.items()} == {
+        "training completed": "all planned steps",
+        "loss decreased": "< 1",
+        "cosine similarity": "> 0.9",
+        "fraction of variance unexplained": "< 0.5",
+        "F1": ">= 0.7",
+        "metrics improving": "> 0",
+    }
+    assert {name for name, c in found.items() if not c["passed"]} == {"F1"}
+    assert {name for name, c in found.items() if c["interval"]} == set(found) - {
+        "training completed",
+        "loss decreased",
+    }
+
+
+def test_training_that_stopped_early_is_not_completed():
+    found = results()
+    found.summaries["phase1"][0]["steps"] -= 1
+    assert not criterion(found, "training completed")["passed"]
+    assert criterion(found, "training completed")["value"] == pytest.approx(79 / 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "untrained"),
+    [
+        ("cosine similarity", {"pca_cosine": 0.92}),
+        ("fraction of variance unexplained", {"pca_fvu": 0.4}),
+        ("F1", {"pca": 0.75}),
+    ],
+)
+def test_a_criterion_that_the_untrained_inverse_meets_is_not_attributed_to_training(name, untrained):
+    note = "not attributable to training: the untrained pca arm already meets it"
+    assert criterion(results(), name)["note"] == ""
+    assert criterion(results(**untrained), name)["note"] == note
+
+
+def test_metrics_improve_where_the_paired_interval_is_above_zero():
+    assert criterion(results(fvu=0.59), "metrics improving")["passed"]
+    worse = criterion(results(fvu=0.61), "metrics improving")
+    assert not worse["passed"] and worse["value"] < 0
+    assert not criterion(results(fvu=0.6), "metrics improving")["passed"]  # equal: no interval, no improvement
+
+
+def test_only_exploratory_entries_are_corrected():
+    entries = [
+        {"k": k, "p_value": p, "wording": f"validated: {k}", "f1": {"estimate": 0.75}}
+        for k, p in ((16, 0.2), (8, 0.02), (4, 0.04), (2, None))
+    ]
+    correct_exploratory(entries)
+    assert [entry["role"] for entry in entries] == ["primary"] + ["exploratory"] * 3
+    # Holm over the exploratory ones with a p-value: 2 x 0.02, then the larger of that and 0.04.
+    assert [entry["p_value_holm"] for entry in entries] == [None, pytest.approx(0.04), pytest.approx(0.04), None]
+    assert entries[0]["wording"] == "validated: 16"  # whatever its p-value
+    assert [entry["wording"] for entry in entries[1:]] == ["validated: 8", "validated: 4", "validated: 2"]
+
+
+def test_an_exploratory_entry_that_the_correction_leaves_undecided_is_inconclusive():
+    entries = [
+        {"k": k, "p_value": p, "wording": text, "f1": {"estimate": 0.75}}
+        for k, p, text in (
+            (16, 0.9, "validated: 16"),
+            (8, 0.03, "not validated: 8"),
+            (4, 0.5, "inconclusive: 4"),
+        )
+    ]
+    correct_exploratory(entries)
+    assert entries[0]["wording"] == "validated: 16"
+    assert entries[1]["wording"] == "inconclusive: F1 75.0%, Holm-adjusted p = 0.060"
+    assert entries[2]["wording"] == "inconclusive: 4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "causes"),
+    [
+        ({"phase2": 0.65}, 3),
+        ({"phase2": 0.3}, 3),
+        ({"phase2": 0.8}, 0),
+        ({"gate_passed": True, "phase1": 0.8}, 0),
+        ({"phase2": 0.3, "text": 0.5}, 0),  # void: the prompt comes first
+    ],
+)
+def test_causes_are_given_for_failures_alone(arguments, causes):
+    entry = verdict_on(results(**arguments))
+    assert len(entry["causes"]) == causes
+    assert ("### Why, and what would tell" in page(entry)) == bool(causes)
+
+
+def test_the_evidence_for_each_cause():
+    causes = {cause["cause"]: cause["evidence"] for cause in verdict_on(results(phase2=0.6))["causes"]}
+    assert causes["compression too lossy"] == {
+        "explained_variance_ratio": 0.6, "f1_nearest_code": pytest.approx(0.8), "f1_nearest_to_inverse": None,
+        "f1_untrained": pytest.approx(0.2), "f1_chosen": pytest.approx(0.6),
+    }  # fmt: skip
+    assert causes["adapter too small"]["share_of_table"] == 0.1
+    # From step 64 of 80 on: 0.6 - 0.3 * 0.8 = 0.36 falls to 0.3.
+    assert causes["too little training"]["late_fvu_gain"] == pytest.approx(1 - 0.3 / 0.36)
+
+
+def configuration_of(command, base=("config.yaml",)):
+    """The configuration that a command asks for, checked as the Snakefile does."""
+    words = shlex.split(command)
+    assert words[:3] == ["snakemake", "--profile", "profiles/local"]
+    files, given = words.index("--configfile"), words.index("--config")
+    config = {}
+    for file in (*base, *words[files + 1 : given]):
+        update_config(config, yaml.safe_load((ROOT / file).read_text()))
+    before = copy.deepcopy(config)
+    update_config(config, parse_config(words[given + 1 :]))
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    # Nothing of the demo's model is needed to see that a command is valid.
+    return before, checked(config, schema, ROOT / "tests")
+
+
+def changes(before, after):
+    """What differs, by its place."""
+    found = {}
+    for key in after:
+        if isinstance(after[key], dict):
+            found |= {f"{key}.{name}": value for name, value in changes(before[key], after[key]).items()}
+        elif before[key] != after[key]:
+            found[key] = after[key]
+    return found
+
+
+def test_the_next_commands_are_valid_and_change_one_thing():
+    commands = [cause["command"] for cause in verdict_on(results(phase2=0.3))["causes"]]
+    assert [changes(*configuration_of(command)) for command in commands] == [
+        {"experiment": "demo-k16-twice", "compress_dims": [32]},
+        {"experiment": "demo-k16-wider", "compress_dims": [16], "adapter.hidden": 128},
+        {"experiment": "demo-k16-longer", "compress_dims": [16], "phase1.epochs": 60},
+    ]
+
+
+def test_the_next_commands_keep_what_this_experiment_was_given_on_the_command_line():
+    given = {"experiment": "mine", "phase1": {"lr": "0.002", "epochs": "5"}, "model": {"system_prompt": "Say 'it'."}}
+    settings = dataclasses.replace(SETTINGS, experiment="mine", overrides=given, epochs=5)
+    command = verdict_on(results(phase2=0.3), settings=settings)["causes"][2]["command"]
+    assert changes(*configuration_of(command)) == {
+        "experiment": "mine-k16-longer", "compress_dims": [16], "phase1.epochs": 15, "phase1.lr": 0.002,
+        "model.system_prompt": "Say 'it'.",
+    }  # fmt: skip
+    assert given["phase1"] == {"lr": "0.002", "epochs": "5"}  # not changed in place
+
+
+def test_no_more_dimensions_are_proposed_than_the_model_has():
+    entry = verdict_on(results(phase2=0.3, k=100))
+    assert "'compress_dims=[128]'" in entry["causes"][0]["command"]
+
+
+def test_the_higher_floor_is_the_floor():
+    arms = results().arms
+    assert floor_arm(arms) == "question"
+    assert floor_arm({"mean": arms["mean"]}) == "mean"
+    assert floor_arm({"text": arms["text"]}) is None
+
+
+def test_comparisons_isolate_one_variable_each():
+    assert list(comparisons(results().arms, SETTINGS)) == [
+        "phase1 - pca", "phase1 - random", "phase2 - phase1", "phase2 - control", "control - phase1"
+    ]  # fmt: skip
+    passed = comparisons(results(gate_passed=True).arms, SETTINGS)
+    assert list(passed) == ["phase1 - pca", "phase1 - random"]
+    assert passed["phase1 - pca"]["estimate"] == pytest.approx(0.4)
+
+
+def test_retention_is_a_share_of_the_ceiling_and_above_the_floor():
+    own = verdict_on(results(phase2=0.65))["arms"]["phase2"]
+    assert own["retention"]["estimate"] == pytest.approx(0.65 / 0.9)
+    assert own["retention_above_floor"]["estimate"] == pytest.approx((0.65 - 0.1) / (0.9 - 0.1))
+    assert own["retention_above_floor"]["floor"] == "question"
+
+
+def test_bits_per_token_stand_beside_the_token_id():
+    assert bits(512, 4096, 2**17, 16) == {"code": 8192, "embedding": 65536, "token_id": 17.0, "ratio": 8.0}
+
+
+def test_the_page_says_what_weakens_the_verdict():
+    entry = verdict_on(results(phase2=0.3))
+    plain = page(entry)
+    assert "Not confirmatory" not in plain and "overridden" not in plain
+    assert "It is not a useful rate" in plain and "bits a token: 256 in the code" in plain
+    weak = page(entry, confirmatory=False, ceiling=CEILING | {"override": True, "passed": False})
+    assert "**Not confirmatory**" in weak and "**The ceiling check is overridden**" in weak and "FAILED" in weak
+
+
+def test_the_page_shows_every_arm_criterion_and_command():
+    entry = verdict_on(results(phase2=0.3))
+    text = page(entry)
+    for name in entry["arms"]:
+        assert f"\n| {name} | " in text
+    for c in entry["criteria"]:
+        assert f"| {c['criterion']} | {c['threshold']} |" in text
+    for cause in entry["causes"]:
+        assert f"`{cause['command']}`" in text
+    assert entry["wording"] in text and f"outcome `{entry['outcome']}`" in text
