@@ -48,7 +48,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_the_package_imports_nothing_slow():
-    code = "import sys, latentwire; print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, latentwire; print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

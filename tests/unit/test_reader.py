@@ -93,7 +93,10 @@ def test_an_interrupted_training_gives_the_same_reader(tmp_path, monkeypatch):
 def test_training_lowers_both_losses(tmp_path):
     few = train_reader(replace(TINY, steps=2), tmp_path / "few", tmp_path / "state", progress=False)
     many = train_reader(
-        replace(TINY, steps=60, lr=1e-2, curriculum=(1000, 1000)), tmp_path / "many", tmp_path / "state", progress=False
+        replace(TINY, steps=60, lr=1e-2, curriculum=(1000, 1000)),
+        tmp_path / "many",
+        tmp_path / "state",
+        progress=False,
     )
     assert many["prompt_loss"] < few["prompt_loss"] - 1
     assert many["answer_loss"] < few["answer_loss"] - 1
