@@ -65,6 +65,14 @@ def model_flags():
     return f"--model {shlex.quote(model['path'])} {optional_flag('revision', model['revision'])}"
 
 
+def quick_flags(stage, *others):
+    """The quick evaluation of a training: nothing where there is none, so that its settings rerun nothing."""
+    if not config[stage]["quick_eval_every"]:
+        return ""
+    own = flags(stage, "quick_eval_every"), flags("evaluate", "quick_eval_questions", "max_new_tokens")
+    return " ".join([*own, *others])
+
+
 def model_identity():
     """The model's content where it is local: a touch of its files reruns nothing, a change does."""
     return content_identity(Path(config["model"]["path"]))

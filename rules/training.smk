@@ -25,18 +25,7 @@ rule train_phase1:
         **job_resources("phase1"),
     params:
         phase1=flags("phase1", "epochs", "batch_size", *OPTIMISER) + " " + flags("adapter", "hidden"),
-        quick=(
-            " ".join(
-                [
-                    flags("phase1", "quick_eval_every"),
-                    flags("evaluate", "quick_eval_questions", "max_new_tokens"),
-                    flags("model", "dtype"),
-                    model_flags(),
-                ]
-            )
-            if config["phase1"]["quick_eval_every"]
-            else ""
-        ),
+        quick=quick_flags("phase1", model_flags(), flags("model", "dtype")),
         device=device("phase1"),
         code=training_code("train_adapter_only.py", "phase1"),
         state=f"{PATHS.root}/state",
@@ -74,7 +63,7 @@ rule train_phase2:
         model=model_flags() + " " + flags("model", "dtype"),
         phase2=flags("phase2", "epochs", "batch_size", *OPTIMISER, "alpha", "calibration_batches", "measure_prompts"),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
-        quick=flags("phase2", "quick_eval_every") + " " + flags("evaluate", "quick_eval_questions", "max_new_tokens"),
+        quick=quick_flags("phase2"),
         device=device("phase2"),
         code=training_code("train_phase2.py", "phase2"),
         state=f"{PATHS.root}/state",

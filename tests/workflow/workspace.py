@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,41 @@ def environment(folder: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")} | own
 
 
+# Half of a dry run is importing Snakemake, so one process imports it and forks for each run. It imports nothing of the
+# package: every run takes that from its own workspace.
+SERVER = """
+import json, os, sys
+import snakemake.cli
+for line in sys.stdin:
+    request = json.loads(line)
+    if (child := os.fork()) == 0:
+        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+            os.dup2(descriptor, target)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.path.insert(0, os.environ["PYTHONPATH"])
+        sys.argv = ["snakemake", *request["arguments"]]
+        code = 1
+        try:
+            snakemake.cli.main(sys.argv[1:])
+        except SystemExit as done:
+            code = int(done.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@cache
+def server() -> subprocess.Popen[str]:
+    """The process that forks Snakemake; it ends with the tests, when its standard input does."""
+    return subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder in which Snakemake runs."""
@@ -105,31 +143,30 @@ class Workspace:
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
 
-    def run(self, *arguments: str, configfile: str | None = "tiny.yaml") -> subprocess.CompletedProcess:
-        """Run Snakemake, with its standard output and error as one text."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        command += ["--configfile", configfile] if configfile else []
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment(self.folder),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+    def run(self, *arguments: str, configfile: str | None = "tiny.yaml") -> tuple[int, str]:
+        """Run Snakemake: its exit status, and its standard output and error as one text."""
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "output"
+            request = {
+                "arguments": ["--cores", "2", *arguments, *(["--configfile", configfile] if configfile else [])],
+                "folder": str(self.folder),
+                "environment": environment(self.folder),
+                "output": str(output),
+            }
+            print(json.dumps(request), file=server().stdin, flush=True)
+            return int(server().stdout.readline()), output.read_text()
 
     def succeed(self, *arguments: str, **options) -> str:
         """Run Snakemake, which must succeed; its output."""
-        done = self.run(*arguments, **options)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        code, output = self.run(*arguments, **options)
+        assert code == 0, output
+        return output
 
     def fail(self, *arguments: str, **options) -> str:
         """Run Snakemake, which must fail; its output."""
-        done = self.run(*arguments, **options)
-        assert done.returncode != 0, done.stdout
-        return done.stdout
+        code, output = self.run(*arguments, **options)
+        assert code != 0, output
+        return output
 
     def plan(self, *arguments: str, **options) -> Plan:
         """The jobs of a dry run."""
