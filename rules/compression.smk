@@ -37,10 +37,11 @@ rule fit_pca:
         **job_resources("pca"),
     params:
         dim=max(DIMS),
+        smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
     shell:
         "{PYTHON} {SCRIPTS}/fit_pca.py --table {input.table} --counts {input.counts} --compress_dim {params.dim}"
-        " --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
+        " {params.smoothing} --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
 
 
 rule fit_random_projection:
@@ -59,7 +60,8 @@ rule fit_random_projection:
         **job_resources("pca"),
     params:
         dim=max(DIMS),
+        smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
     shell:
         "{PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
-        " --compress_dim {params.dim} --threads {threads} --output {output.compressor} > {log} 2>&1"
+        " --compress_dim {params.dim} {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"

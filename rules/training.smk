@@ -24,7 +24,7 @@ rule train_phase1:
     resources:
         **job_resources("phase1"),
     params:
-        phase1=flags("phase1", "epochs", "batch_size", *OPTIMISER) + " " + flags("adapter", "hidden"),
+        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *OPTIMISER) + " " + flags("adapter", "hidden"),
         quick=quick_flags("phase1", model_flags(), flags("model", "dtype")),
         device=device("phase1"),
         code=training_code("train_adapter_only.py", "phase1"),

@@ -52,8 +52,10 @@ def optional(kind: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def set_threads(threads: int) -> None:
-    """Limit torch to ``threads``, and quieten libraries that would write to the log."""
+    """Limit torch and BLAS to ``threads``, and quieten libraries that would write to the log."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[library] = str(threads)
     import torch
 
     torch.set_num_threads(threads)

@@ -95,7 +95,26 @@ def test_the_blocked_float32_covariance_agrees_with_float64_also_far_from_the_or
     np.testing.assert_allclose(moments.mean_D, rows_ND.mean(axis=0), rtol=1e-12)
     reference_DD = np.cov(rows_ND, rowvar=False)
     np.testing.assert_allclose(moments.covariance_DD, reference_DD, rtol=0, atol=1e-5 * reference_DD.max())
-    assert moments.occurrences == len(rows_ND)
+
+
+@given(seed=st.integers(0, 2**32 - 1), smoothing=st.floats(0.01, 5))
+def test_smoothing_adds_that_many_occurrences_to_every_row(seed, smoothing):
+    """Against the definition in float64."""
+    table_VD, counts_V = drawn_table(seed, 40, 5)
+    moments = weighted_moments(table_VD, counts_V, smoothing)
+    weights_V = counts_V.double().numpy() + smoothing
+    mean_D = np.average(table_VD.double().numpy(), axis=0, weights=weights_V)
+    np.testing.assert_allclose(moments.mean_D, mean_D, atol=1e-12)
+    centred_VD = table_VD.double().numpy() - mean_D
+    reference_DD = (centred_VD.T * weights_V) @ centred_VD / (weights_V.sum() - 1)
+    np.testing.assert_allclose(moments.covariance_DD, reference_DD, rtol=0, atol=1e-5 * reference_DD.max())
+
+
+def test_smoothing_by_one_is_one_more_occurrence_of_every_row():
+    table_VD, counts_V = drawn_table(3, 40, 6)
+    smoothed, counted = fit_pca(table_VD, counts_V, 3, smoothing=1), fit_pca(table_VD, counts_V + 1, 3)
+    torch.testing.assert_close(smoothed.components_KD, counted.components_KD)
+    torch.testing.assert_close(smoothed.spectrum_D, counted.spectrum_D)
 
 
 def test_rows_that_never_occur_are_not_read():

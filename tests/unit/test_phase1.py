@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -19,6 +21,7 @@ from latentwire.training.phase1 import (
     held_out_types,
     train_phase1,
     unique_tokens,
+    vocabulary_share,
     weighted_error,
 )
 
@@ -97,6 +100,27 @@ def test_the_loss_over_unique_tokens_is_the_loss_over_occurrences_in_value_and_g
         torch.testing.assert_close(
             ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max())
         )
+
+
+@given(per_epoch=st.integers(1, 50), seed=st.integers(0, 1000))
+def test_an_epochs_shares_are_the_vocabulary_once(per_epoch, seed):
+    for epoch in range(2):
+        shares = [vocabulary_share(epoch * per_epoch + i, per_epoch, V, seed) for i in range(per_epoch)]
+        assert torch.cat(shares).sort().values.tolist() == list(range(V))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_smoothing_rebuilds_tokens_that_no_prompt_holds_better(tmp_path):
+    unused = torch.tensor(sorted(set(range(V)) - set(np.concatenate(TRAIN).tolist())))
+    assert len(unused) > 50
+    errors = {}
+    for smoothing in (0.0, 10.0):
+        folder = tmp_path / str(smoothing)
+        adapter, _ = train(folder, epochs=100, smoothing=smoothing)
+        codes, targets = TokenRows(TABLE, COMPRESSOR, unused, CPU).of(unused)
+        with torch.no_grad():
+            errors[smoothing] = float((adapter.standardised(codes) - targets).square().mean())
+    assert errors[10.0] < 0.9 * errors[0.0]
 
 
 def test_predicting_the_mean_costs_1_on_the_pca_split():

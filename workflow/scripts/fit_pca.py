@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--counts", type=Path, required=True, help="token counts")
     parser.add_argument("--method", choices=("pca", "random"), default="pca", help="axes of the compressor")
     parser.add_argument("--compress_dim", type=int, required=True, help="largest code dimension asked for")
+    parser.add_argument("--smoothing", type=float, default=0.0, help="occurrences added to every row of the table")
     parser.add_argument("--seed", type=int, default=0, help="of the random axes")
     parser.add_argument("--output", type=Path, required=True, help="compressor to write")
     parser.add_argument("--spectrum", type=Path, help="table of eigenvalues to write (pca)")
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         compressor = EmbeddingCompressor(
             table.shape[1], arguments.compress_dim, arguments.method, seed=arguments.seed
-        ).fit(table, load_counts(arguments.counts)["pca"])
+        ).fit(table, load_counts(arguments.counts)["pca"], arguments.smoothing)
     except ValueError as error:
         raise InputError(str(error)) from error
     compressor.save(arguments.output)

@@ -23,6 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     plan.add_argument("--batch_size", type=int, default=32, help="prompts a step (default 32)")
     plan.add_argument("--compress_dim", type=int, default=512, help="code dimension K (default 512)")
     plan.add_argument("--recon_weight", type=float, default=1.0, help="weight of the reconstruction loss (default 1)")
+    plan.add_argument("--smoothing", type=float, default=0.0, help="occurrences of every vocabulary token an epoch")
     plan.add_argument("--ce_weight", type=float, default=0.0, help="must be 0 in Phase 1")
     plan.add_argument("--seed", type=int, default=0, help="of the data order (default 0)")
     plan.add_argument("--hidden", type=cli.optional(int), help="hidden width of the adapter (default D/2)")
@@ -104,7 +105,14 @@ def main() -> None:
     run_phase1(
         files,
         arguments.compress_dim,
-        Phase1Settings(arguments.epochs, arguments.batch_size, arguments.seed, arguments.recon_weight, optimiser),
+        Phase1Settings(
+            arguments.epochs,
+            arguments.batch_size,
+            arguments.seed,
+            arguments.recon_weight,
+            optimiser,
+            arguments.smoothing,
+        ),
         device,
         hidden=arguments.hidden,
         quick_eval=quick_eval,

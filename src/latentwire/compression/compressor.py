@@ -57,12 +57,13 @@ class EmbeddingCompressor:
         self.input_dim, self.output_dim, self.method, self.seed = input_dim, output_dim, method, seed
         self.explained_variance_ratio = math.nan
 
-    def fit(self, embeddings: torch.Tensor, counts: torch.Tensor | None = None) -> Self:
+    def fit(self, embeddings: torch.Tensor, counts: torch.Tensor | None = None, smoothing: float = 0.0) -> Self:
         """Fit to embeddings, exactly.
 
         Args:
             embeddings: float ``[.., D]``; every leading axis counts as rows.
             counts: occurrences of each row, int64 ``[rows]``; None counts each row once.
+            smoothing: occurrences added to every row, so that rows that don't occur count a little.
 
         Returns:
             The compressor itself.
@@ -75,11 +76,11 @@ class EmbeddingCompressor:
         table_VD = embeddings.detach().cpu().reshape(-1, self.input_dim)
         counts_V = torch.ones(len(table_VD), dtype=torch.int64) if counts is None else counts.cpu()
         if self.method == "pca":
-            pca = fit_pca(table_VD, counts_V, self.output_dim)
+            pca = fit_pca(table_VD, counts_V, self.output_dim, smoothing)
             mean_D, axes_KD, spectrum_D = pca.mean_D, pca.components_KD, pca.spectrum_D
             total, kept_K = pca.total_variance, pca.spectrum_D[: self.output_dim]
         else:
-            moments = weighted_moments(table_VD, counts_V)
+            moments = weighted_moments(table_VD, counts_V, smoothing)
             generator = torch.Generator().manual_seed(self.seed)
             gaussian_DK = torch.randn(self.input_dim, self.output_dim, dtype=torch.float64, generator=generator)
             axes_KD = torch.linalg.qr(gaussian_DK).Q.T.contiguous()

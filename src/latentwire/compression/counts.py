@@ -1,12 +1,12 @@
 """Token counts: all that PCA and Phase 1 need to know of a corpus, whatever its size.
 
 An input embedding depends on its token id alone, so statistics over token occurrences are statistics over table
-rows weighted by their counts. Counts of two corpora add up.
+rows weighted by their counts. Counts of two corpora add up, so a corpus of any size can be counted in parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,28 @@ from safetensors.torch import load_file, save_file
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 
+CHUNK_TOKENS = 1 << 20
+
+
+def _chunks(sequences: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
+    """The ids in large pieces: a count costs the table's length besides the piece's."""
+    pieces: list[np.ndarray] = []
+    tokens = 0
+    for ids in sequences:
+        pieces.append(np.asarray(ids, dtype=np.int64))
+        tokens += len(pieces[-1])
+        if tokens >= CHUNK_TOKENS:
+            yield np.concatenate(pieces)
+            pieces, tokens = [], 0
+    if tokens:
+        yield np.concatenate(pieces)
+
 
 def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: int) -> torch.Tensor:
     """How often each token id occurs.
 
     Args:
-        sequences: unpadded token ids.
+        sequences: unpadded token ids; an iterator is read once, in constant memory.
         vocab_size: rows of the embedding table, V.
 
     Returns:
@@ -31,9 +47,8 @@ def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: in
         ValueError: an id is outside the table.
     """
     counts_V = np.zeros(vocab_size, dtype=np.int64)
-    for ids in sequences:
-        ids_N = np.asarray(ids, dtype=np.int64)
-        if ids_N.size and not 0 <= ids_N.min() <= ids_N.max() < vocab_size:
+    for ids_N in _chunks(sequences):
+        if not 0 <= ids_N.min() <= ids_N.max() < vocab_size:
             bad = int(ids_N.max() if ids_N.max() >= vocab_size else ids_N.min())
             raise ValueError(
                 f"token id {bad} is outside the embedding table of {vocab_size} rows: "

@@ -2,7 +2,8 @@
 
 For rows x_v with counts c_v and N = Σ c_v, the covariance over all N occurrences is
 Σ c_v (x_v − μ)(x_v − μ)ᵀ / (N − 1) with μ = Σ c_v x_v / N: the same matrix as scikit-learn's PCA sees when every
-occurrence is gathered, at the cost of the unique rows alone.
+occurrence is gathered, at the cost of the unique rows alone. Additive smoothing puts c_v + λ in the place of c_v for
+every row of the table, so that rows without an occurrence count a little.
 
 Shape suffixes: V table rows, U rows in a block, D embedding dimensions, K components.
 """
@@ -11,19 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.linalg
 import torch
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted first and second moments: ``mean_D``, ``covariance_DD`` (float64) and the number of occurrences."""
+    """Weighted first and second moments in float64: ``mean_D`` and ``covariance_DD``."""
 
     mean_D: torch.Tensor
     covariance_DD: torch.Tensor
-    occurrences: int
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,11 @@ class PCAFit:
         mean_D: μ, float64.
         components_KD: orthonormal rows, float64; each row's entry of largest magnitude is positive.
         spectrum_D: all eigenvalues of the covariance, descending, float64 (raw units squared).
-        occurrences: N.
     """
 
     mean_D: torch.Tensor
     components_KD: torch.Tensor
     spectrum_D: torch.Tensor
-    occurrences: int
 
     @property
     def total_variance(self) -> float:
@@ -52,12 +51,13 @@ class PCAFit:
         return float(self.spectrum_D[:k].sum() / self.spectrum_D.sum())
 
 
-def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor) -> Moments:
+def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor, smoothing: float = 0.0) -> Moments:
     """Mean and covariance of the occurrences, in float64 sums over blocks of centred float32 rows.
 
     Args:
         table_VD: embeddings, any float dtype, ``[V, D]``.
-        counts_V: occurrences of each row, int64 ``[V]``; rows that never occur are not read.
+        counts_V: occurrences of each row, int64 ``[V]``; rows without weight are not read.
+        smoothing: λ, occurrences added to every row.
 
     Raises:
         ValueError: fewer than two occurrences, a negative count, or shapes that disagree.
@@ -67,10 +67,11 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor) -> Moments:
         raise ValueError(f"expected table [V, D] and counts [V], got {tuple(table_VD.shape)}, {tuple(counts_V.shape)}")
     if (counts_V < 0).any():
         raise ValueError(f"token counts can't be negative, row {int((counts_V < 0).nonzero()[0])} has one")
-    used_U = counts_V.nonzero().flatten()
-    occurrences = int(counts_V.sum())
-    if occurrences < 2:
-        raise ValueError(f"PCA needs at least two token occurrences, got {occurrences}")
+    if int(counts_V.sum()) < 2:
+        raise ValueError(f"PCA needs at least two token occurrences, got {int(counts_V.sum())}")
+    weights_V = counts_V.double() + smoothing
+    used_U = weights_V.nonzero().flatten()
+    total = float(weights_V.sum())
     width = table_VD.shape[1]
     sum_D = torch.zeros(width, dtype=torch.float64)
     for rows_U in used_U.split(BLOCK_ROWS):
@@ -78,29 +79,34 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor) -> Moments:
         if not block_UD.isfinite().all():
             bad = int(rows_U[~block_UD.isfinite().all(dim=1)][0])
             raise FloatingPointError(f"embedding row {bad} is not finite")
-        sum_D += counts_V[rows_U].double() @ block_UD
-    mean_D = sum_D / occurrences
-    scatter_DD = torch.zeros(width, width, dtype=torch.float64)
+        sum_D += weights_V[rows_U] @ block_UD
+    mean_D = sum_D / total
+    lower_DD = np.zeros((width, width), order="F")
     for rows_U in used_U.split(BLOCK_ROWS):
-        root_U1 = counts_V[rows_U].double().sqrt()[:, None]
-        centred_UD = ((table_VD[rows_U].double() - mean_D) * root_U1).float()
-        scatter_DD += centred_UD.T @ centred_UD
-    return Moments(mean_D, scatter_DD / (occurrences - 1), occurrences)
+        centred_UD = (table_VD[rows_U].double().sub_(mean_D) * weights_V[rows_U].sqrt()[:, None]).float()
+        # A symmetric update computes one triangle: half of a full product's work.
+        lower_DD += scipy.linalg.blas.ssyrk(1.0, centred_UD.numpy().T, lower=1)
+    diagonal_D = lower_DD.diagonal().copy()
+    lower_DD += lower_DD.T
+    np.fill_diagonal(lower_DD, diagonal_D)
+    lower_DD /= total - 1
+    return Moments(mean_D, torch.from_numpy(lower_DD.T))
 
 
-def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int) -> PCAFit:
+def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int, smoothing: float = 0.0) -> PCAFit:
     """Exact PCA of the occurrences that ``counts_V`` describes.
 
     Args:
         table_VD: embeddings ``[V, D]``.
         counts_V: occurrences of each row, ``[V]``.
         components: K, at most D and at most the rank that the data allow.
+        smoothing: λ, occurrences added to every row.
 
     Raises:
         ValueError: ``components`` is larger than D, or than the number of unique rows − 1.
     """
     width = table_VD.shape[1]
-    unique = int((counts_V > 0).sum())
+    unique = len(table_VD) if smoothing else int((counts_V > 0).sum())
     if not 1 <= components <= width:
         raise ValueError(f"compress_dim {components} must be between 1 and the embedding dimension {width}")
     if components > unique - 1:
@@ -108,12 +114,13 @@ def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int) -> 
             f"compress_dim {components} needs at least {components + 1} unique tokens, the PCA split has {unique}: "
             "raise pca.samples"
         )
-    moments = weighted_moments(table_VD, counts_V)
+    moments = weighted_moments(table_VD, counts_V, smoothing)
+    # Transposed it is in LAPACK's order, so that it is overwritten and not copied.
     values_D, vectors_DD = scipy.linalg.eigh(
-        moments.covariance_DD.numpy(), overwrite_a=True, check_finite=False, driver="evd"
+        moments.covariance_DD.numpy().T, overwrite_a=True, check_finite=False, driver="evd"
     )
     spectrum_D = torch.from_numpy(values_D[::-1].copy()).clamp_min(0)
     components_KD = torch.from_numpy(vectors_DD[:, ::-1][:, :components].T.copy())
     largest_K1 = components_KD.abs().argmax(dim=1, keepdim=True)
     components_KD *= components_KD.gather(1, largest_K1).sign()
-    return PCAFit(moments.mean_D, components_KD, spectrum_D, moments.occurrences)
+    return PCAFit(moments.mean_D, components_KD, spectrum_D)

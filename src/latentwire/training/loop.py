@@ -55,14 +55,15 @@ def batch_at(step: int, count: int, batch_size: int, seed: int) -> torch.Tensor:
     return epoch_order(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def _optimiser(adapter: Adapter, settings: OptimiserSettings) -> torch.optim.AdamW:
+def make_optimiser(adapter: Adapter, settings: OptimiserSettings) -> torch.optim.AdamW:
+    """AdamW without weight decay on biases, one pass over the parameters a step."""
     matrices = [p for p in adapter.parameters() if p.ndim >= 2]
     others = [p for p in adapter.parameters() if p.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
 def _factor(settings: OptimiserSettings, steps: int) -> Callable[[int], float]:
@@ -111,7 +112,7 @@ def train_adapter(
         FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a
             checkpoint.
     """
-    optimiser = _optimiser(adapter, settings)
+    optimiser = make_optimiser(adapter, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
     history: list[dict[str, Any]] = []
     start = 0

@@ -22,9 +22,10 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.loop import Losses, OptimiserSettings, batch_at, train_adapter
+from latentwire.training.loop import Losses, OptimiserSettings, batch_at, epoch_order, train_adapter
 
 MEASUREMENTS = 10
+BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Phase1Settings:
         seed: of the data order.
         recon_weight: factor of the loss; it matters only through the gradient's clipping.
         optimiser: optimiser and schedule.
+        smoothing: occurrences that every token of the vocabulary has in an epoch besides its own.
     """
 
     epochs: int
@@ -44,6 +46,7 @@ class Phase1Settings:
     seed: int
     recon_weight: float
     optimiser: OptimiserSettings
+    smoothing: float = 0.0
 
 
 class TokenRows:
@@ -62,7 +65,7 @@ class TokenRows:
         self.row_of_V = torch.full((len(table_VD),), -1, dtype=torch.int64)
         self.row_of_V[ids] = torch.arange(len(ids))
         rows = table_VD[ids]
-        self.codes = compressor.compress(rows).to(device)
+        self.codes = torch.cat([compressor.compress(block) for block in rows.split(BLOCK_ROWS)]).to(device)
         self.rows = rows.to(device)
         self.compressor = compressor
         self.device = device
@@ -79,19 +82,25 @@ def unique_tokens(sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.
     return torch.from_numpy(ids_U).long(), torch.from_numpy(counts_U).long()
 
 
-def weighted_error(predicted_UD: torch.Tensor, target_UD: torch.Tensor, counts_U: torch.Tensor) -> torch.Tensor:
-    """Σ c ‖x − x̂‖² / (D Σ c) in the standardised space: the mean squared error over all token occurrences.
+def vocabulary_share(step: int, per_epoch: int, vocab_size: int, seed: int) -> torch.Tensor:
+    """The token ids of a step's share of the vocabulary: every epoch goes through all of it once, in random order."""
+    epoch, position = divmod(step, per_epoch)
+    return epoch_order(vocab_size, seed, epoch).tensor_split(per_epoch)[position]
+
+
+def weighted_error(predicted_UD: torch.Tensor, target_UD: torch.Tensor, weights_U: torch.Tensor) -> torch.Tensor:
+    """Σ w ‖x − x̂‖² / (D Σ w) in the standardised space: with counts as weights, the mean over all token occurrences.
 
     1.0 is what predicting the mean gives on the PCA split.
     """
     error_U = (predicted_UD.float() - target_UD).square().mean(dim=1)
-    weights_U = counts_U.to(error_U)
+    weights_U = weights_U.to(error_U)
     return (error_U * weights_U).sum() / weights_U.sum()
 
 
 @torch.no_grad()
 def held_out_metrics(
-    adapter: Adapter, rows: TokenRows, ids_U: torch.Tensor, counts_U: torch.Tensor, *, block: int = 8192
+    adapter: Adapter, rows: TokenRows, ids_U: torch.Tensor, counts_U: torch.Tensor, *, block: int = BLOCK_ROWS
 ) -> dict[str, float]:
     """Count-weighted reconstruction metrics over held-out token occurrences.
 
@@ -171,18 +180,25 @@ def train_phase1(
     torch.manual_seed(settings.seed)
     adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
-    all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
+    if settings.smoothing:
+        all_ids = torch.arange(len(table_VD))
+    else:
+        all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, compressor, all_ids, device)
     per_epoch = math.ceil(len(train) / settings.batch_size)
     steps = settings.epochs * per_epoch
 
     def loss_at(step: int) -> Losses:
         chosen = batch_at(step, len(train), settings.batch_size, settings.seed)
-        ids_U, counts_U = unique_tokens([train[index] for index in chosen.tolist()])
+        ids_U, weights_U = unique_tokens([train[index] for index in chosen.tolist()])
+        if settings.smoothing:
+            share_U = vocabulary_share(step, per_epoch, len(table_VD), settings.seed)
+            ids_U = torch.cat([ids_U, share_U])
+            weights_U = torch.cat([weights_U, torch.full((len(share_U),), settings.smoothing)])
         codes_UK, target_UD = rows.of(ids_U)
         with autocast(device):
             predicted_UD = adapter.standardised(codes_UK)
-        return {"loss": settings.recon_weight * weighted_error(predicted_UD, target_UD, counts_U)}
+        return {"loss": settings.recon_weight * weighted_error(predicted_UD, target_UD, weights_U)}
 
     def measure(step: int) -> dict[str, float]:
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)

@@ -1,0 +1,239 @@
+"""PCA of prompt embeddings: token counts against what else one would use, side by side on the same occurrences.
+
+    python benchmarks/pca.py --model /tmp/llama-shapes --train_file train-v1.1.json
+
+Every method runs in its own process on the first N token occurrences of the same shuffled prompts. The peers get the
+occurrences' embeddings gathered as float32 [N, D], which is the input they need; that gathering is not in their time
+but is in their memory. Where a peer was not run (its time or memory would not do) its figure is extrapolated from
+its largest two sizes and marked with ~. All components are judged by one yardstick: the variance that they keep of
+these very occurrences, over the total.
+
+Shape suffixes: N occurrences, V table rows, D embedding dimensions, K components.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import _inputs
+import _machine
+import numpy as np
+import torch
+from sklearn.decomposition import PCA, IncrementalPCA
+
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens
+from latentwire.compression.pca import weighted_moments
+from latentwire.compression.table import load_table, save_table
+from latentwire.lm import read_embeddings
+
+OURS = "token counts (this project)"
+INCREMENTAL_BATCH = 4096
+
+
+def fit_counts(table_VD: torch.Tensor, ids_N: np.ndarray, k: int) -> Callable[[], np.ndarray]:
+    """Counting and the exact fit."""
+
+    def fit() -> np.ndarray:
+        counts_V = count_tokens([ids_N], len(table_VD))
+        return EmbeddingCompressor(table_VD.shape[1], k).fit(table_VD, counts_V).components_KD.numpy()
+
+    return fit
+
+
+def fit_sklearn(estimator: Any) -> Callable[[torch.Tensor, np.ndarray, int], Callable[[], np.ndarray]]:
+    """A scikit-learn estimator on the gathered occurrences."""
+
+    def prepare(table_VD: torch.Tensor, ids_N: np.ndarray, k: int) -> Callable[[], np.ndarray]:
+        x_ND = gathered(table_VD, ids_N).numpy()
+        return lambda: estimator(k).fit(x_ND).components_
+
+    return prepare
+
+
+def fit_lowrank(table_VD: torch.Tensor, ids_N: np.ndarray, k: int) -> Callable[[], np.ndarray]:
+    """``torch.pca_lowrank`` with its defaults on the gathered occurrences."""
+    x_ND = gathered(table_VD, ids_N)
+    return lambda: torch.pca_lowrank(x_ND, q=k)[2].T.numpy()
+
+
+def gathered(table_VD: torch.Tensor, ids_N: np.ndarray, block: int = 65_536) -> torch.Tensor:
+    """One float32 row an occurrence, ``[N, D]``."""
+    x_ND = torch.empty(len(ids_N), table_VD.shape[1])
+    for start in range(0, len(ids_N), block):
+        x_ND[start : start + block] = table_VD[torch.from_numpy(ids_N[start : start + block])]
+    return x_ND
+
+
+METHODS: dict[str, Callable[[torch.Tensor, np.ndarray, int], Callable[[], np.ndarray]]] = {
+    OURS: fit_counts,
+    "scikit-learn IncrementalPCA": fit_sklearn(lambda k: IncrementalPCA(k, batch_size=INCREMENTAL_BATCH, copy=False)),
+    "scikit-learn PCA, covariance_eigh": fit_sklearn(lambda k: PCA(k, svd_solver="covariance_eigh", copy=False)),
+    "scikit-learn PCA, randomized": fit_sklearn(lambda k: PCA(k, svd_solver="randomized", copy=False, random_state=0)),
+    "torch.pca_lowrank": fit_lowrank,
+}
+
+
+def run_child(arguments: argparse.Namespace) -> None:
+    """Fit one method once and print its seconds, memory and components' file."""
+    torch.manual_seed(0)
+    folder = arguments.child
+    table_VD = load_table(folder / "table.safetensors")
+    ids_N = np.load(folder / "ids.npy", mmap_mode="r")[: arguments.occurrences].astype(np.int64)
+    before = _machine.peak_memory()
+    fit = METHODS[arguments.method](table_VD, ids_N, arguments.k)
+    start = time.perf_counter()
+    components_KD = fit()
+    spent = time.perf_counter() - start
+    np.save(folder / "components.npy", components_KD)
+    print(json.dumps({"seconds": spent, "memory": _machine.peak_memory() - before}))
+
+
+def measure(folder: Path, method: str, occurrences: int, k: int, repeats: int) -> dict[str, float]:
+    """Medians of several processes, and the share of the variance kept."""
+    found = []
+    for _ in range(repeats):
+        command = [sys.executable, __file__, "--child", str(folder), "--method", method, "--k", str(k)]
+        done = subprocess.run(
+            [*command, "--occurrences", str(occurrences)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    figures = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    print(f"{method}, {occurrences:,}: {figures['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return figures
+
+
+def kept(covariance_DD: torch.Tensor, components_KD: np.ndarray) -> float:
+    """Variance along orthonormalised components over the total."""
+    axes_DK = torch.linalg.qr(torch.from_numpy(np.ascontiguousarray(components_KD)).double().T).Q
+    return float(((covariance_DD @ axes_DK) * axes_DK).sum() / covariance_DD.trace())
+
+
+def extrapolated(sizes: list[int], values: list[float], target: int) -> float:
+    """The straight line through the last two measurements, at ``target``."""
+    if len(sizes) == 1:
+        return values[0] * target / sizes[0]
+    slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
+    return values[-1] + slope * (target - sizes[-1])
+
+
+def compare(folder: Path, ids_N: np.ndarray, arguments: argparse.Namespace) -> str:
+    """The table of all methods at all sizes."""
+    table_VD = load_table(folder / "table.safetensors")
+    measured: dict[str, dict[int, dict[str, float]]] = {method: {} for method in METHODS}
+    kept_by: dict[tuple[str, int], float] = {}
+    rows = []
+    for n in arguments.sizes:
+        covariance_DD = weighted_moments(table_VD, count_tokens([ids_N[:n]], len(table_VD))).covariance_DD
+        for method in METHODS:
+            limit = n if method == OURS else arguments.limits.get(method, 0)
+            if n <= limit:
+                measured[method][n] = measure(folder, method, n, arguments.k, arguments.repeats)
+                kept_by[method, n] = kept(covariance_DD, np.load(folder / "components.npy"))
+        unique = len(np.unique(ids_N[:n]))
+        ours = measured[OURS][n]
+        for method in METHODS:
+            known = measured[method]
+            guess = "" if n in known else "~"
+            sizes = sorted(known)
+            time_s, memory = (
+                known[n][what] if n in known else extrapolated(sizes, [known[size][what] for size in sizes], n)
+                for what in ("seconds", "memory")
+            )
+            share = f"{kept_by[method, n]:.4f}" if (method, n) in kept_by else "not run"
+            rows.append(
+                [
+                    f"{n:,}",
+                    f"{unique:,}",
+                    method,
+                    f"{guess}{time_s:,.1f}",
+                    f"{guess}{memory / 2**30:.2f}",
+                    share,
+                    f"{guess}{time_s / ours['seconds']:,.1f}",
+                    f"{guess}{memory / ours['memory']:.1f}",
+                ]
+            )
+    header = [
+        "occurrences",
+        "unique",
+        "method",
+        "s",
+        "GiB above the table",
+        "variance kept",
+        "time ratio",
+        "memory ratio",
+    ]
+    return _machine.table(header, rows)
+
+
+def floor(table_VD: torch.Tensor, ids_N: np.ndarray) -> str:
+    """FLOPs of the covariance at the largest size against the machine's rate."""
+    counts_V = count_tokens([ids_N], len(table_VD))
+    unique, width = int((counts_V > 0).sum()), table_VD.shape[1]
+    rate = _machine.gemm_rate()
+    spent = _machine.seconds(lambda: weighted_moments(table_VD, counts_V), 3)
+    flops = 2 * unique * width**2
+    return (
+        f"Covariance of {unique:,} unique rows: {flops / 1e9:,.0f} GFLOP as a full product (half by symmetry), "
+        f"{unique * width * table_VD.element_size() / 2**20:,.0f} MiB read; {spent:.2f} s, {flops / spent / 1e9:.0f} "
+        f"GFLOP/s, {flops / spent / rate:.0%} of the measured rate of a 4096³ float32 product "
+        f"({rate / 1e9:.0f} GFLOP/s)."
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if "--child" in sys.argv:
+        parser.add_argument("--child", type=Path)
+        parser.add_argument("--method")
+        parser.add_argument("--occurrences", type=int)
+    else:
+        _inputs.add_arguments(parser)
+        parser.add_argument(
+            "--sizes",
+            type=int,
+            nargs="+",
+            default=[8_192, 16_384, 40_000, 80_000, 160_000, 850_000],
+            help="occurrences",
+        )
+        parser.add_argument("--repeats", type=int, default=3, help="processes of each method and size (default 3)")
+        for flag, default in (("incremental", 16_384), ("covariance", 160_000), ("randomized", 80_000)):
+            parser.add_argument(f"--{flag}_limit", type=int, default=default, help="largest size it is run at")
+        parser.add_argument(
+            "--lowrank_limit", type=int, default=80_000, help="largest size torch.pca_lowrank is run at"
+        )
+    parser.add_argument("--k", type=int, default=512, help="components (default 512)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if hasattr(arguments, "child"):
+        run_child(arguments)
+        return
+    limits = ("incremental_limit", "covariance_limit", "randomized_limit", "lowrank_limit")
+    arguments.limits = dict(zip(list(METHODS)[1:], (getattr(arguments, limit) for limit in limits), strict=True))
+    ids_N = np.concatenate(_inputs.prompts(arguments.model, arguments.train_file, arguments.samples)).astype(np.int32)
+    arguments.sizes = sorted({min(size, len(ids_N)) for size in arguments.sizes})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_table(folder / "table.safetensors", read_embeddings(arguments.model))
+        np.save(folder / "ids.npy", ids_N)
+        report = compare(folder, ids_N, arguments)
+        print(_machine.heading(" ".join(["python benchmarks/pca.py", *sys.argv[1:]])))
+        print("\n" + floor(load_table(folder / "table.safetensors"), ids_N) + "\n\n" + report)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main()

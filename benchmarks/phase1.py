@@ -1,0 +1,148 @@
+"""Phase 1's step: unique tokens against every occurrence of a padded batch, side by side.
+
+    python benchmarks/phase1.py --model /tmp/llama-shapes --train_file train-v1.1.json
+
+Both take the same prompts, codes, adapter and optimiser. The naive step embeds and compresses the padded batch and
+computes the masked mean squared error over its occurrences; ours is the training loop's own step. The losses of both
+over the same first steps are compared: they are the same loss.
+
+Shape suffixes: B batch, L length, U unique tokens, D embedding dimensions, K code dimensions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import _inputs
+import _machine
+import numpy as np
+import torch
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens
+from latentwire.lm import read_embeddings
+from latentwire.training.loop import OptimiserSettings, make_optimiser
+from latentwire.training.phase1 import TokenRows, unique_tokens, weighted_error
+
+SETTINGS = OptimiserSettings(lr=1e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
+
+
+def stepper(
+    adapter: Adapter, loss_of: Callable[[list[np.ndarray]], torch.Tensor]
+) -> Callable[[list[np.ndarray]], float]:
+    """A training step on prompts: loss, gradient, clipping, update; returns the loss."""
+    optimiser = make_optimiser(adapter, SETTINGS)
+
+    def step(prompts: list[np.ndarray]) -> float:
+        loss = loss_of(prompts)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapter.parameters(), SETTINGS.gradient_clip)
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def ours(adapter: Adapter, rows: TokenRows) -> Callable[[list[np.ndarray]], torch.Tensor]:
+    """The loss over unique tokens, weighted by their counts."""
+
+    def loss_of(prompts: list[np.ndarray]) -> torch.Tensor:
+        ids_U, counts_U = unique_tokens(prompts)
+        codes_UK, target_UD = rows.of(ids_U)
+        return weighted_error(adapter.standardised(codes_UK), target_UD, counts_U)
+
+    return loss_of
+
+
+def naive(
+    adapter: Adapter, table_VD: torch.Tensor, compressor: EmbeddingCompressor
+) -> Callable[[list[np.ndarray]], torch.Tensor]:
+    """The loss over every occurrence of a padded batch."""
+
+    def loss_of(prompts: list[np.ndarray]) -> torch.Tensor:
+        length = max(map(len, prompts))
+        ids_BL = torch.zeros(len(prompts), length, dtype=torch.int64)
+        mask_BL = torch.zeros(len(prompts), length)
+        for row, ids in enumerate(prompts):
+            ids_BL[row, : len(ids)] = torch.from_numpy(ids)
+            mask_BL[row, : len(ids)] = 1
+        x_BLD = table_VD[ids_BL]
+        target_BLD = compressor.standardise(x_BLD)
+        error_BL = (adapter.standardised(compressor.compress(x_BLD)) - target_BLD).square().mean(dim=-1)
+        return (error_BL * mask_BL).sum() / mask_BL.sum()
+
+    return loss_of
+
+
+def flops(adapter: Adapter, tokens: int) -> int:
+    """Of one step: a forward, the weights' gradient, and the inputs' gradient of all but the first layers."""
+    products = [module.weight.numel() for module in adapter.modules() if isinstance(module, torch.nn.Linear)]
+    first = adapter.linear.weight.numel() + adapter.d_z * adapter.hidden
+    return tokens * (6 * sum(products) - 2 * first)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _inputs.add_arguments(parser)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32, 64, 256], help="prompts a step")
+    parser.add_argument("--k", type=int, default=512, help="code dimension (default 512)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of ours (default 5)")
+    parser.add_argument("--naive_repeats", type=int, default=3, help="timed naive steps (default 3)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    prompts = _inputs.prompts(arguments.model, arguments.train_file, arguments.samples)
+    table_VD = read_embeddings(arguments.model)
+    counts_V = count_tokens(prompts, len(table_VD))
+    compressor = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V)
+    rows = TokenRows(table_VD, compressor, counts_V.nonzero().flatten(), torch.device("cpu"))
+    rate = _machine.gemm_rate()
+    lines = []
+    for size in arguments.batch_sizes:
+        batches = [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
+        figures = []
+        for build, repeats in (
+            (lambda a: ours(a, rows), arguments.repeats),
+            (lambda a: naive(a, table_VD, compressor), arguments.naive_repeats),
+        ):
+            torch.manual_seed(0)
+            adapter = Adapter.from_compressor(compressor)
+            step = stepper(adapter, build(adapter))
+            losses: list[float] = []
+            upcoming = iter(batches)
+            spent = _machine.seconds(lambda: losses.append(step(next(upcoming))), repeats)  # noqa: B023
+            figures.append((spent, losses))
+            print(f"{size} prompts: {spent:.2f} s", file=sys.stderr, flush=True)
+        (ours_s, ours_losses), (naive_s, naive_losses) = figures
+        shared = min(len(ours_losses), len(naive_losses))
+        apart = max(abs(a - b) / b for a, b in zip(ours_losses[:shared], naive_losses[:shared], strict=True))
+        used = batches[1 : arguments.repeats + 1]
+        unique = float(np.median([len(unique_tokens(batch)[0]) for batch in used]))
+        tokens = float(np.median([sum(map(len, batch)) for batch in used]))
+        padded = float(np.median([max(map(len, batch)) * size for batch in used]))
+        reached = flops(adapter, int(unique)) / ours_s
+        lines.append(
+            [
+                size,
+                f"{unique:,.0f} / {tokens:,.0f} / {padded:,.0f}",
+                f"{ours_s:.2f}",
+                f"{naive_s:.2f}",
+                f"{naive_s / ours_s:.1f}",
+                f"{reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}",
+                f"{apart:.0e}",
+            ]
+        )
+    print(_machine.heading(" ".join(["python benchmarks/phase1.py", *sys.argv[1:]])))
+    print(f"\nMeasured rate of a 4096³ float32 product: {rate / 1e9:.0f} GFLOP/s.\n")
+    header = ["prompts", "unique / tokens / padded", "ours s", "naive s", "ratio", "ours reaches", "losses apart by"]
+    print(_machine.table(header, lines))
+
+
+if __name__ == "__main__":
+    main()
