@@ -193,6 +193,28 @@ def floor(table_VD: torch.Tensor, ids_N: np.ndarray) -> str:
     )
 
 
+def growth(table_VD: torch.Tensor, ids_N: np.ndarray, k: int) -> str:
+    """Seconds of our fit against the unique tokens, the corpus at equal unique tokens, and the width."""
+    counts_V = count_tokens([ids_N], len(table_VD))
+    half_V = counts_V.clone()
+    half_V[counts_V.nonzero().flatten()[::2]] = 0
+    rows = []
+    for what, counts, width in (
+        ("as it is", counts_V, table_VD.shape[1]),
+        ("every count × 1000", counts_V * 1000, table_VD.shape[1]),
+        ("half of the unique tokens", half_V, table_VD.shape[1]),
+        ("half of the width", counts_V, table_VD.shape[1] // 2),
+        ("a quarter of the width", counts_V, table_VD.shape[1] // 4),
+    ):
+        narrow_VD = table_VD[:, :width].contiguous()
+        spent = _machine.seconds(
+            lambda: EmbeddingCompressor(width, min(k, width)).fit(narrow_VD, counts),  # noqa: B023
+            3,
+        )
+        rows.append([what, f"{int(counts.sum()):,}", f"{int((counts > 0).sum()):,}", width, f"{spent:.2f}"])
+    return _machine.table(["ours", "occurrences", "unique", "width", "s"], rows)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     if "--child" in sys.argv:
@@ -233,7 +255,8 @@ def main() -> None:
         np.save(folder / "ids.npy", ids_N)
         report = compare(folder, ids_N, arguments)
         print(_machine.heading(" ".join(["python benchmarks/pca.py", *sys.argv[1:]])))
-        print("\n" + floor(load_table(folder / "table.safetensors"), ids_N) + "\n\n" + report)
+        table_VD = load_table(folder / "table.safetensors")
+        print(f"\n{floor(table_VD, ids_N)}\n\n{report}\n\n{growth(table_VD, ids_N, arguments.k)}")
 
 
 if __name__ == "__main__":
