@@ -64,7 +64,7 @@ def label_masks(prompts: pd.DataFrame) -> list[np.ndarray]:
     return [np.asarray(mask, dtype=bool) for mask in prompts["label_mask"]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model(tokenizer: PreTrainedTokenizerFast) -> TinyModel:
     """Builds a frozen random Llama over the demo's vocabulary; keywords go to its configuration."""
 

@@ -17,13 +17,13 @@ from typing import TypeGuard
 
 PACKAGE = "latentwire"
 ROOT = Path(__file__).parent
-# The lazy __init__, the command line, provenance, paths, fingerprints themselves, the stand-alone program around
-# Phase 1, and the quick evaluation: a rule whose result holds one names it as an entry.
+# The lazy __init__, the command line, errors, provenance, paths, fingerprints themselves, stops, the stand-alone
+# program around Phase 1, and the quick evaluation: a rule whose result holds one names it as an entry.
 LEFT_OUT = {
     PACKAGE,
     *(
         f"{PACKAGE}.{name}"
-        for name in ("cli", "errors", "evaluation.quick", "fingerprint", "layout", "provenance", "standalone")
+        for name in "cli errors evaluation.quick fingerprint hub layout provenance standalone stopping".split()
     ),
 }
 

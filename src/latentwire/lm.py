@@ -6,25 +6,17 @@ The embedding table alone is read without loading the model.
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from latentwire.errors import InputError
-
-log = logging.getLogger(__name__)
+from latentwire.hub import unavailable
 
 # Where architectures keep their input embeddings.
 TABLE_NAMES = (
@@ -35,21 +27,9 @@ TABLE_NAMES = (
     "wte.weight",
     "embed_tokens.weight",
 )
+# How configurations say that embeddings are multiplied after the look-up.
+RESCALING = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def _unavailable(model: str, revision: str | None, error: Exception) -> InputError:
-    way_out = (
-        "check model.path and model.revision; without a network, prefetch it where there is one "
-        f"('hf download {model}') and set HF_HOME, or give a local directory"
-    )
-    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        way_out = (
-            "the hub has no such model, or a private one: check model.path (a local directory must exist), or log in"
-        )
-    elif isinstance(error, GatedRepoError) or "gated repo" in str(error) or "401" in str(error):
-        way_out = "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN"
-    return InputError(f"model {model!r} (model.path) at revision {revision!r} can't be loaded: {way_out}. ({error})")
 
 
 def fetch(model: str, name: str, revision: str | None) -> Path:
@@ -68,16 +48,18 @@ def fetch(model: str, name: str, revision: str | None) -> Path:
         raise InputError(f"model directory {model!r} (model.path) does not exist")
     try:
         return Path(hf_hub_download(model, name, revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise _unavailable(model, revision, error) from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(name) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise _unavailable(model, revision, error) from error
+    except Exception as error:  # its client raises a dozen unrelated classes, those of its HTTP library among them
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise FileNotFoundError(name) from error
+        raise unavailable("model", model, revision, error) from error
 
 
 def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
-    """The model's configuration; refuses architectures whose embeddings or logits are rescaled inside the model."""
+    """The model's configuration.
+
+    Raises:
+        InputError: it is out of reach or unusable, or the model multiplies its embeddings after the look-up.
+    """
     try:
         fetch(model, "config.json", revision)
     except FileNotFoundError as error:
@@ -85,24 +67,30 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _unavailable(model, revision, error) from error
-    rescaled = [
-        name for name in ("embedding_multiplier", "scale_emb") if getattr(config, name, 1) not in (None, 1, 1.0)
-    ]
-    if config.model_type.startswith("gemma") or rescaled:
+        raise unavailable("model", model, revision, error) from error
+    if "gemma" in config.model_type or any(_rescales(getattr(config, name, None)) for name in RESCALING):
         raise InputError(
             f"{model!r}: {config.model_type} rescales embeddings after the look-up, which is not supported"
         )
     return config
 
 
+def _rescales(setting: float | bool | None) -> bool:
+    """Whether this value of one of :data:`RESCALING` changes embeddings: a factor, or a switch."""
+    return setting is True or setting not in (None, False, 1)
+
+
 def load_tokenizer(model: str, revision: str | None = None) -> Any:
-    """The model's tokenizer; its padding token falls back to EOS."""
+    """The model's tokenizer; its padding token falls back to EOS.
+
+    Raises:
+        InputError: it is out of reach or malformed.
+    """
     load_config(model, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unavailable(model, revision, error) from error
+    except Exception as error:  # a malformed tokenizer.json is a bare Exception
+        raise unavailable("model", model, revision, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -110,6 +98,8 @@ def load_tokenizer(model: str, revision: str | None = None) -> Any:
 
 def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
     """The input embedding table ``[V, D]`` in its stored dtype, from the one safetensors shard that holds it.
+
+    It is mapped from the file: rows that nobody reads take no memory, and nothing is copied.
 
     Args:
         model: local model directory, or name on the hub (that shard alone is downloaded).
@@ -178,5 +168,5 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
             model, revision=revision, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise _unavailable(model, revision, error) from error
+        raise unavailable("model", model, revision, error) from error
     return loaded.to(device).eval().requires_grad_(False)

@@ -57,7 +57,7 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
         ("held_out", "validation", arguments.eval_samples),
     ):
         rows = pd.DataFrame(read_rows(split, arguments.data, arguments.data_revision, 0))
-        chosen = sample_rows(rows, samples, seed=0)
+        chosen = sample_rows(rows, samples, seed=0, name=name)
         frame, notes = prepare_split(
             name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
         )

@@ -1,11 +1,18 @@
 """The frozen model's files: the embedding table alone, safetensors only, and errors that say what to do."""
 
+import errno
 import json
 import shutil
 
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
@@ -13,6 +20,7 @@ from latentwire import lm
 from latentwire.compression.table import load_table, save_table
 from latentwire.device import choose_device
 from latentwire.errors import InputError
+from latentwire.hub import unavailable
 from latentwire.lm import context_length, load_config, load_model, load_tokenizer, read_embeddings
 
 CPU = torch.device("cpu")
@@ -152,8 +160,13 @@ def test_a_configuration_that_can_not_be_used_is_an_input_error(tmp_path, conten
     [
         {"model_type": "gemma2", "vocab_size": 50},
         {"model_type": "gemma", "vocab_size": 50},
+        {"model_type": "recurrent_gemma", "vocab_size": 50},
         {"model_type": "granite", "vocab_size": 50, "embedding_multiplier": 12.0},
+        {"model_type": "minicpm3", "vocab_size": 50, "scale_emb": 12},
+        {"model_type": "xglm", "vocab_size": 50, "scale_embedding": True},
+        {"model_type": "xglm", "vocab_size": 50},
     ],
+    ids=lambda config: "-".join(config),
 )
 def test_a_model_that_rescales_its_embeddings_after_the_look_up_is_refused(tmp_path, config):
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -161,10 +174,13 @@ def test_a_model_that_rescales_its_embeddings_after_the_look_up_is_refused(tmp_p
         read_embeddings(str(tmp_path))
 
 
-def test_a_multiplier_of_one_is_none(tmp_path):
-    config = {"model_type": "granite", "vocab_size": 50, "embedding_multiplier": 1.0}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_config(str(tmp_path)).model_type == "granite"
+@pytest.mark.parametrize(
+    "config",
+    [{"model_type": "granite", "embedding_multiplier": 1.0}, {"model_type": "xglm", "scale_embedding": False}],
+)
+def test_a_multiplier_of_one_is_none(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
+    assert load_config(str(tmp_path)).model_type == config["model_type"]
 
 
 class Hub:
@@ -223,7 +239,7 @@ def test_a_model_whose_weights_are_not_cached_is_out_of_reach_and_not_a_pickle(s
     ("error", "message"),
     [
         (GatedRepoError, "it is gated: accept its licence.*hf auth login.*HF_TOKEN"),
-        (RepositoryNotFoundError, "the hub has no such model, or a private one: check model.path"),
+        (RepositoryNotFoundError, "the hub has no such repository, or a private one: check model.path"),
     ],
 )
 def test_a_gated_model_is_told_from_a_misspelt_one(hub, error, message):
@@ -235,6 +251,26 @@ def test_a_gated_model_is_told_from_a_misspelt_one(hub, error, message):
     hub(None, error("401 Client Error: if this is a private or gated repo, log in", response=Response()))
     with pytest.raises(InputError, match=message):
         read_embeddings("meta-llama/Llama-3.1-8B-Instruct")
+
+
+class Forbidden:
+    headers, request, status_code = {}, None, 403
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full.*HF_HOME"),
+        (HfHubHTTPError("403 Forbidden", response=Forbidden()), "the hub refused the token.*may read gated"),
+        (ConnectionError("no route to host"), "without a network.*hf download owner/model'"),
+        (OSError("Consistency check failed"), "if a download broke off, run the same command again"),
+    ],
+)
+def test_the_cause_that_a_library_wrapped_says_what_to_do(cause, message):
+    error = OSError("can't load")
+    error.__cause__ = cause
+    with pytest.raises(InputError, match=rf"'owner/model' \(model.path\) at revision 'abc'.*{message}"):
+        raise unavailable("model", "owner/model", "abc", error)
 
 
 # Tokenizer, model, device
@@ -249,6 +285,15 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text(saved, tokenizer)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     loaded = load_tokenizer(str(folder))
     assert loaded.pad_token_id == loaded.eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("content", ['{"model": ', '{"added_tokens": [], "model": {"type": "nonsense"}}'])
+def test_a_malformed_tokenizer_is_an_input_error(saved, tokenizer, content):
+    folder, _ = saved()
+    tokenizer.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match=f"{folder}.*can't be loaded"):
+        load_tokenizer(str(folder))
 
 
 def test_the_model_is_frozen_in_evaluation_mode_and_in_the_dtype_asked_for(saved):

@@ -1,6 +1,7 @@
 """Data preparation: from a source to tokenised, disjoint, hashed splits, with a note for everything left out."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,13 +9,15 @@ import pytest
 from datasets import Dataset
 
 from latentwire.data import prepare as module
-from latentwire.data.prepare import DataSettings, content_hash, prepare, prepare_split, read_source, split_rows
+from latentwire.data.prepare import DataSettings, content_hash, draw, prepare, prepare_split, read_source, split_rows
 from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import SPLITS
 from latentwire.data.squad import flatten_squad
 from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 from latentwire.files import write_json
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"
 
 
 def data_settings(**changes) -> DataSettings:
@@ -63,6 +66,7 @@ def test_every_split_is_written_with_all_that_later_stages_read(prepared, render
         assert counts["longest_prompt"] == max(map(len, frame["input_ids"]))
         assert counts["sha256"] == content_hash(frame)
     assert manifest["dropped_or_trimmed"] == []
+    assert manifest["fewer_than_asked"] == {}
 
 
 def test_no_article_is_in_two_splits(prepared):
@@ -118,7 +122,8 @@ def test_the_data_seed_moves_the_sample_and_the_halves(files):
     drawn = {}
     for seed in (1, 2):
         settings = data_settings(**files, seed=seed, samples={"train": 6, "gate": None, "final": None})
-        drawn[seed] = split_rows(*read_source(settings), settings)
+        rows = split_rows(*read_source(settings), settings)
+        drawn[seed] = {name: draw(name, own, settings)[0] for name, own in rows.items()}
     assert set(drawn[1]["train"]["id"]) != set(drawn[2]["train"]["id"])
     assert set(drawn[1]["gate"]["title"]) != set(drawn[2]["gate"]["title"])
 
@@ -158,6 +163,71 @@ def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
 def test_a_source_without_its_path_names_the_key(source, key):
     with pytest.raises(InputError, match=key):
         read_source(data_settings(source=source))
+
+
+# Every question is accounted for
+
+
+def assert_accounted_for(manifest: dict, folder: Path, settings: DataSettings) -> dict[str, set[str]]:
+    """Every question of the source is in one split's file, or listed once with a reason; returns those in the files."""
+    used = {name: set(read_prompts(folder / f"{name}.parquet", ["id"])["id"]) for name in SPLITS}
+    dropped = [note["id"] for note in manifest["dropped_or_trimmed"] if note["action"] == "dropped"]
+    not_sampled = [own["ids"] for own in manifest["not_sampled"].values()]
+    assert all(own["questions"] == len(own["ids"]) and own["reason"] for own in manifest["not_sampled"].values())
+    places = [*used.values(), dropped, *not_sampled]
+    source = [identifier for frame in read_source(settings) if frame is not None for identifier in frame["id"]]
+    assert sorted(identifier for place in places for identifier in place) == sorted(source)
+    return used
+
+
+@pytest.mark.parametrize("with_dev", [True, False])
+def test_every_question_is_used_or_listed_with_its_reason(files, renderer, tmp_path, with_dev):
+    source = files if with_dev else files | {"dev_file": None}
+    samples = {"train": 7, "gate": 2, "final": None}
+    # A limit at which some prompts are trimmed and one question alone is too long.
+    settings = data_settings(**source, samples=samples, max_prompt_tokens=40, on_long_prompt="trim")
+    content = json.loads(Path(files["train_file"]).read_text())
+    for article in content["data"]:
+        article["paragraphs"][0]["qas"][0]["question"] = "What " + "is " * 60 + "big?"
+    Path(files["train_file"]).write_text(json.dumps(content))
+    manifest = prepare(settings, renderer, tmp_path / "out")
+    assert_accounted_for(manifest, tmp_path / "out", settings)
+    assert {note["action"] for note in manifest["dropped_or_trimmed"]} == {"trimmed", "dropped"}
+    assert manifest["not_sampled"].keys() == {"train", "gate"}
+    assert manifest["not_sampled"]["gate"]["reason"] == "data.gate_samples is 2"
+
+
+def test_a_split_with_fewer_questions_than_asked_for_is_listed_and_warned_of(files, renderer, tmp_path, caplog):
+    settings = data_settings(**files, samples={"train": 500, "gate": 8, "final": None})
+    manifest = prepare(settings, renderer, tmp_path / "out")
+    assert manifest["fewer_than_asked"] == {"train": {"asked": 500, "available": 20}}
+    assert [record.message for record in caplog.records] == [
+        "train: 500 questions were asked for and there are 20: all are taken"
+    ]
+    assert manifest["not_sampled"] == {}
+
+
+@pytest.mark.slow
+def test_every_question_of_the_official_files_is_accounted_for(renderer, tmp_path):
+    """With the demo's tokenizer, which cuts most of their words into bytes: most contexts are trimmed."""
+    real = {"train_file": REAL / "train-v1.1-44-articles.json", "dev_file": REAL / "dev-v1.1.json"}
+    if not all(path.is_file() for path in real.values()):
+        pytest.skip(f"the official files {', '.join(map(str, real.values()))} are not here")
+    settings = data_settings(
+        source="local",
+        **{name: str(path) for name, path in real.items()},
+        samples={"train": 10_000, "gate": 1000, "final": 500},
+        max_prompt_tokens=8192,
+    )
+    manifest = prepare(settings, renderer, tmp_path)
+    used = assert_accounted_for(manifest, tmp_path, settings)
+    listed = {name: own["questions"] for name, own in manifest["not_sampled"].items()}
+    assert sum(map(len, used.values())) + sum(listed.values()) == 22_447
+    assert {name: len(own) for name, own in used.items()} == settings.samples
+    assert listed["train"] == 1877
+    articles = [set(read_prompts(tmp_path / f"{name}.parquet", ["article"])["article"]) for name in SPLITS]
+    assert [len(own) for own in articles] == [44, 24, 24]
+    assert len(set.union(*articles)) == 44 + 48
 
 
 # Prompts that do not fit

@@ -72,16 +72,23 @@ def test_three_articles_are_enough_for_three_splits():
 @given(st.integers(0, 20), st.none() | st.integers(0, 25), st.integers(0, 100))
 def test_a_sample_is_seeded_without_replacement_and_at_most_all(rows, samples, seed):
     frame = pd.DataFrame({"id": range(rows)}, index=range(100, 100 + rows))
-    drawn = sample_rows(frame, samples, seed)
+    drawn = sample_rows(frame, samples, seed, name="train")
     assert len(drawn) == min(rows, rows if samples is None else samples)
     assert drawn["id"].is_unique
     assert drawn.index.tolist() == list(range(len(drawn)))
-    pd.testing.assert_frame_equal(drawn, sample_rows(frame, samples, seed))
+    pd.testing.assert_frame_equal(drawn, sample_rows(frame, samples, seed, name="gate"))
 
 
 def test_a_smaller_sample_is_the_beginning_of_a_larger_one_in_random_order():
     frame = pd.DataFrame({"id": range(100)})
-    large = sample_rows(frame, 50, 3)["id"].tolist()
-    assert sample_rows(frame, 10, 3)["id"].tolist() == large[:10]
+    large = sample_rows(frame, 50, 3, name="train")["id"].tolist()
+    assert sample_rows(frame, 10, 3, name="train")["id"].tolist() == large[:10]
     assert large != sorted(large)
-    assert sample_rows(frame, 50, 4)["id"].tolist() != large
+    assert sample_rows(frame, 50, 4, name="train")["id"].tolist() != large
+
+
+@pytest.mark.parametrize(("samples", "warned"), [(None, False), (7, False), (8, True)])
+def test_a_sample_that_is_smaller_than_asked_for_says_so(caplog, samples, warned):
+    assert len(sample_rows(pd.DataFrame({"id": range(7)}), samples, 0, name="gate")) == 7
+    expected = ["gate: 8 questions were asked for and there are 7: all are taken"] if warned else []
+    assert [record.message for record in caplog.records] == expected

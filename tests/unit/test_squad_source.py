@@ -192,15 +192,19 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path, content, message):
 
 
 def test_a_data_set_that_the_hub_does_not_give_says_what_to_do(monkeypatch):
-    def unreachable(name, revision):
+    def unreachable(name, repo_type, revision):
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(squad, "load_dataset", unreachable)
-    with pytest.raises(InputError, match=r"'rajpurkar/squad' \(data.path\) at revision 'abc'.*no route.*HF_HOME"):
+    monkeypatch.setattr(squad, "snapshot_download", unreachable)
+    with pytest.raises(InputError, match=r"'rajpurkar/squad' \(data.path\) at revision 'abc'.*HF_HOME.*no route"):
         read_hub("rajpurkar/squad", "abc")
-    monkeypatch.setattr(squad, "load_dataset", lambda name, revision: {"train": 1})
-    with pytest.raises(InputError, match="validation"):
-        read_hub("rajpurkar/squad", None)
+
+
+def test_a_data_set_on_the_hub_without_the_splits_is_named(monkeypatch):
+    monkeypatch.setattr(squad, "snapshot_download", lambda name, repo_type, revision: "folder")
+    monkeypatch.setattr(squad, "load_dataset", lambda folder: {"train": 1, "test": 2})
+    with pytest.raises(InputError, match=r"'owner/data' \(data.path\): it has no split 'validation'.*'train', 'test'"):
+        read_hub("owner/data", None)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,7 @@ def test_a_subset_is_seeded_and_the_splits_share_no_article():
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_subset_of_a_local_file_and_of_a_folder(tmp_path, split):
+def test_a_subset_of_a_local_file_and_of_a_folder(tmp_path, caplog, split):
     for name, seed in [("train-v1.1.json", 0), ("dev-v1.1.json", 1)]:
         content = json.dumps(generate_corpus(seed, 2, paragraphs=2, questions=2))
         (tmp_path / name).write_text(content, encoding="utf-8")
@@ -252,7 +256,9 @@ def test_a_subset_of_a_local_file_and_of_a_folder(tmp_path, split):
     from_folder = load_squad_subset(split, 5, tmp_path)
     assert from_folder == load_squad_subset(split, 5, wanted) == load_squad_subset(split, 5, str(wanted))
     assert len(from_folder) == 5
+    assert not caplog.records
     assert len(load_squad_subset(split, 500, wanted)) == 8  # all there are
+    assert "500 questions were asked for, it holds 8" in caplog.text
     assert {item["id"] for item in from_folder} <= {row["id"] for row in read_squad_json(wanted)}
 
 
@@ -282,3 +288,21 @@ def test_an_unknown_split_is_refused(split):
 def test_a_folder_without_the_splits_file_is_named(tmp_path):
     with pytest.raises(InputError, match=rf"{tmp_path}: no dev-v1.1\*.json"):
         load_squad_subset("validation", 1, tmp_path)
+
+
+def test_a_folder_with_several_files_of_a_split_is_refused(tmp_path):
+    for name in ("train-v1.1.json", "train-v1.1-44-articles.json"):
+        (tmp_path / name).write_text(json.dumps(small_corpus()))
+    message = rf"{tmp_path}: several files are train-v1.1\*.json: train-v1.1-44-articles.json, train-v1.1.json."
+    with pytest.raises(InputError, match=message):
+        load_squad_subset("train", 1, tmp_path)
+
+
+def test_a_subset_of_the_official_files_is_found_in_their_folder():
+    if not REAL.is_dir():
+        pytest.skip(f"the official files {REAL} are not here")
+    for split, articles in (("train", 44), ("validation", 48)):
+        items = load_squad_subset(split, 3000, REAL)
+        assert len({item["id"] for item in items}) == 3000
+        assert len({item["title"] for item in items}) == articles
+        assert all(item["answer"] in item["source"] for item in items)

@@ -81,15 +81,21 @@ def _frame(table: Any) -> pd.DataFrame:
 
 
 def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, settings: DataSettings) -> dict[str, pd.DataFrame]:
-    """The sampled rows of each split; no article is in two."""
+    """All rows of each split; no article is in two."""
     dev_titles = None if dev is None else sorted(set(dev["title"]))
     articles = assign_articles(sorted(set(train["title"])), dev_titles, settings.seed)
     rows = {}
-    for index, name in enumerate(SPLITS):
+    for name in SPLITS:
         source = train if name == "train" or dev is None else dev
-        own = source[source["title"].isin(articles[name])]
-        rows[name] = sample_rows(own, settings.samples[name], settings.seed * len(SPLITS) + index)
+        rows[name] = source[source["title"].isin(articles[name])]
     return rows
+
+
+def draw(name: str, rows: pd.DataFrame, settings: DataSettings) -> tuple[pd.DataFrame, list[str]]:
+    """The sampled rows of a split, and the ids of those that are left out, in the source's order."""
+    seed = settings.seed * len(SPLITS) + SPLITS.index(name)
+    drawn = sample_rows(rows, settings.samples[name], seed, name=name)
+    return drawn, rows["id"][~rows["id"].isin(drawn["id"])].tolist()
 
 
 def prepare_split(
@@ -138,8 +144,8 @@ def prepare_split(
             "source": [source_text(row["context"], row["question"]) for row in kept],
             "answers": [row["answers"]["text"] for row in kept],
             "input_ids": [np.array(prompt.input_ids, dtype=np.int32) for prompt in prompts],
-            "label_mask": [np.array(prompt.label_mask) for prompt in prompts],
-            "answer_mask": [np.array(prompt.answer_mask) for prompt in prompts],
+            "label_mask": [prompt.label_mask for prompt in prompts],
+            "answer_mask": [prompt.answer_mask for prompt in prompts],
             "question_ids": [
                 np.array(ids, dtype=np.int32) for ids in renderer.question_only([row["question"] for row in kept])
             ],
@@ -155,41 +161,54 @@ def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> d
     prompt holds.
 
     Returns:
-        The manifest: settings, counts, a content hash of each split, and every dropped or trimmed question.
+        The manifest: settings; counts and a content hash of each split; every dropped or trimmed question with its
+        reason; the ids of those that sampling left out; splits with fewer questions than were asked for. Every
+        question of the source is in a split's file, dropped, or left out.
     """
-    rows = split_rows(*read_source(settings), settings)
-    splits: dict[str, dict[str, Any]] = {}
-    notes: list[dict[str, str]] = []
+    manifest: dict[str, Any] = {"settings": asdict(settings), "splits": {}}
+    manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}}
     seen: np.ndarray | None = None
-    for name in SPLITS:
-        frame, split_notes = prepare_split(
+    for name, rows in split_rows(*read_source(settings), settings).items():
+        asked = settings.samples[name]
+        drawn, left_out = draw(name, rows, settings)
+        if left_out:
+            reason = f"data.{name}_samples is {asked}"
+            manifest["not_sampled"][name] = {"questions": len(left_out), "reason": reason, "ids": left_out}
+        if asked is not None and asked > len(rows):
+            manifest["fewer_than_asked"][name] = {"asked": asked, "available": len(rows)}
+        frame, notes = prepare_split(
             name,
-            rows[name],
+            drawn,
             renderer,
             max_prompt_tokens=settings.max_prompt_tokens,
             on_long_prompt=settings.on_long_prompt,
         )
-        notes += split_notes
+        manifest["dropped_or_trimmed"] += notes
         if seen is None:  # train comes first
             seen = np.unique(np.concatenate(list(frame["input_ids"])))
         mark_unseen_answers(frame, seen)
         with atomic_path(output / f"{name}.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
-        lengths = frame["input_ids"].map(len)
-        splits[name] = {
-            "articles": int(frame["article"].nunique()),
-            "questions": len(frame),
-            "tokens": int(lengths.sum()),
-            "longest_prompt": int(lengths.max()),
-            "sha256": content_hash(frame),
-        }
-    return {"settings": asdict(settings), "splits": splits, "dropped_or_trimmed": notes}
+        manifest["splits"][name] = _summary(frame)
+    return manifest
+
+
+def _summary(frame: pd.DataFrame) -> dict[str, Any]:
+    lengths = frame["input_ids"].map(len)
+    return {
+        "articles": int(frame["article"].nunique()),
+        "questions": len(frame),
+        "tokens": int(lengths.sum()),
+        "longest_prompt": int(lengths.max()),
+        "sha256": content_hash(frame),
+    }
 
 
 def mark_unseen_answers(frame: pd.DataFrame, seen: np.ndarray) -> None:
     """Add ``unseen_answer_type``, in place: whether an answer's tokens in the prompt hold a type outside ``seen``."""
+    types = set(seen.tolist())
     frame["unseen_answer_type"] = [
-        bool((~np.isin(ids[mask], seen)).any())
+        not types.issuperset(ids[mask].tolist())
         for ids, mask in zip(frame["input_ids"], frame["answer_mask"], strict=True)
     ]
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.errors import InputError
@@ -37,14 +38,14 @@ class Prompt:
     Attributes:
         source: the text before rendering.
         input_ids: token ids, unpadded, BOS included.
-        label_mask: True on tokens of the context or the question, False on constant template tokens.
-        answer_mask: True on the context's tokens that belong to a reference answer.
+        label_mask: boolean, True on tokens of the context or the question, False on constant template tokens.
+        answer_mask: boolean, True on the context's tokens that belong to a reference answer.
     """
 
     source: str
     input_ids: list[int]
-    label_mask: list[bool]
-    answer_mask: list[bool]
+    label_mask: np.ndarray
+    answer_mask: np.ndarray
 
 
 class PromptRenderer:
@@ -123,9 +124,13 @@ class PromptRenderer:
         ]
 
 
-def _overlaps(offset: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
-    start, end = offset
-    return any(start < stop and begin < end for begin, stop in spans)
+def _overlaps(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
+    """Which of the tokens at ``offsets`` ``[T, 2]`` share a character with one of ``spans``."""
+    starts, ends = offsets.T
+    mask = np.zeros(len(offsets), dtype=bool)
+    for begin, stop in spans:
+        mask |= (starts < stop) & (begin < ends)
+    return mask
 
 
 def _located(row: dict[str, Any], source: str, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> Prompt:
@@ -138,12 +143,8 @@ def _located(row: dict[str, Any], source: str, text: str, ids: list[int], offset
     kept = start + len(source.strip())
     content = [(context, context + len(row["context"])), (question, min(question + len(row["question"]), kept))]
     answers = [(context + begin, context + end) for begin, end in answer_spans(row)]
-    return Prompt(
-        source,
-        ids,
-        [_overlaps(offset, content) for offset in offsets],
-        [_overlaps(offset, answers) for offset in offsets],
-    )
+    places = np.array(offsets)
+    return Prompt(source, ids, _overlaps(places, content), _overlaps(places, answers))
 
 
 def answer_spans(row: dict[str, Any]) -> list[tuple[int, int]]:

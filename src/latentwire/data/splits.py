@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pandas as pd
 
 from latentwire.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "gate", "final")
 
@@ -51,8 +54,13 @@ def assign_articles(train_titles: list[str], dev_titles: list[str] | None, seed:
     return articles
 
 
-def sample_rows(rows: pd.DataFrame, samples: int | None, seed: int) -> pd.DataFrame:
-    """A seeded sample of ``samples`` rows (all where None or fewer), in the seed's random order."""
+def sample_rows(rows: pd.DataFrame, samples: int | None, seed: int, *, name: str) -> pd.DataFrame:
+    """A seeded sample of ``samples`` rows (all where None), in the seed's random order.
+
+    Where there are fewer, all are taken, with a warning that calls them ``name``.
+    """
+    if samples is not None and samples > len(rows):
+        log.warning("%s: %d questions were asked for and there are %d: all are taken", name, samples, len(rows))
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return rows.iloc[order[:samples]].reset_index(drop=True)

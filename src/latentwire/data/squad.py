@@ -7,14 +7,19 @@ lists), which is the layout of SQuAD on the hub.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
+from huggingface_hub import snapshot_download
 
 from latentwire.errors import InputError
+from latentwire.hub import unavailable
+
+log = logging.getLogger(__name__)
 
 DEMO = "demo"
 Row = dict[str, Any]
@@ -113,17 +118,19 @@ def read_squad_json(path: str | Path) -> Dataset:
 def read_hub(name: str, revision: str | None) -> tuple[Dataset, Dataset]:
     """The ``train`` and ``validation`` splits of a SQuAD-like data set on the hub.
 
+    The repository is fetched first and then read as a local folder: given its name, ``load_dataset`` takes whatever
+    revision its cache holds where it can't reach the hub.
+
     Raises:
-        InputError: it can't be loaded (unknown, gated, or no network and not in the cache).
+        InputError: it can't be loaded (unknown, gated, or no network and not in the cache), or lacks a split.
     """
     try:
-        loaded = load_dataset(name, revision=revision)
-        return loaded["train"], loaded["validation"]
+        loaded = load_dataset(snapshot_download(name, repo_type="dataset", revision=revision))
     except Exception as error:  # the hub's client raises a dozen unrelated classes
-        raise InputError(
-            f"data set {name!r} (data.path) at revision {revision!r} can't be loaded: {error}. Check the name, run "
-            "'hf auth login' if it is gated, or prefetch it where there is a network and set HF_HOME"
-        ) from error
+        raise unavailable("data", name, revision, error) from error
+    for split in ("train", "validation"):
+        _require(split in loaded, f"data set {name!r} (data.path)", f"it has no split {split!r}, only {list(loaded)}")
+    return loaded["train"], loaded["validation"]
 
 
 def load_squad_subset(
@@ -133,7 +140,7 @@ def load_squad_subset(
 
     Args:
         split: ``train``, or ``validation`` (the development set).
-        samples: how many; all of the split where it holds fewer.
+        samples: how many; all of the split, with a warning, where it holds fewer.
         data: ``demo`` (the embedded corpus), a data set on the hub such as ``rajpurkar/squad``, an official v1.1
             JSON file, or a folder that holds ``train-v1.1*.json`` and ``dev-v1.1*.json``.
         revision: of the data set on the hub.
@@ -144,13 +151,17 @@ def load_squad_subset(
         ``answers`` (all references).
 
     Raises:
-        InputError: an unknown split, or data that can't be read.
+        InputError: an unknown split, or data that can't be read or could be one of several files.
     """
     from latentwire.data.prompts import source_text
 
     if split not in ("train", "validation"):
         raise InputError(f"split must be 'train' or 'validation', got {split!r}")
     rows = read_rows(split, data, revision, seed)
+    if samples > len(rows):
+        log.warning(
+            "%s of %s: %d questions were asked for, it holds %d: all are taken", split, data, samples, len(rows)
+        )
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(samples, len(rows))))
     for row in (rows[index] for index in chosen):
         _require(bool(row["answers"]["text"]), f"{data}, question {row['id']!r}", "it has no answers: not SQuAD v1.1")
@@ -180,6 +191,11 @@ def read_rows(split: str, data: str | Path, revision: str | None, seed: int) -> 
         found = sorted(path.glob(pattern))
         if not found:
             raise InputError(f"{path}: no {pattern} in this folder")
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise InputError(
+                f"{path}: several files are {pattern}: {names}. Give the one to use instead of the folder"
+            )
         return read_squad_json(found[0])
     train, validation = read_hub(str(data), revision)
     return train if split == "train" else validation

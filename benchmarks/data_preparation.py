@@ -1,0 +1,86 @@
+"""Data preparation: from SQuAD's JSON files to tokenised, split, hashed prompts, by the workflow's own program.
+
+    python benchmarks/data_preparation.py --model /tmp/llama-shapes \
+        --train_file train-v1.1.json --dev_file dev-v1.1.json
+
+Seconds are those of the whole process, imports included; the prompts are the headline experiment's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import _machine
+import numpy as np
+import yaml
+
+from latentwire.data.prompts_table import read_prompts
+from latentwire.files import read_json
+
+SCRIPT = _machine.ROOT / "workflow" / "scripts" / "prepare_data.py"
+
+
+def command(arguments: argparse.Namespace, samples: dict[str, int | None], output: Path) -> list[str]:
+    """The program's command line at the headline experiment's settings."""
+    headline = yaml.safe_load((_machine.ROOT / "config.yaml").read_text(encoding="utf-8"))
+    flags = {
+        "model": arguments.model,
+        "prompt_style": headline["model"]["prompt_style"],
+        "system_prompt": headline["model"]["system_prompt"],
+        "source": "local",
+        "train_file": arguments.train_file,
+        "dev_file": arguments.dev_file,
+        "seed": headline["data"]["seed"],
+        "max_prompt_tokens": headline["data"]["max_prompt_tokens"],
+        "on_long_prompt": headline["data"]["on_long_prompt"],
+        "output": output,
+    }
+    flags |= {f"{name}_samples": "all" if count is None else count for name, count in samples.items()}
+    return [
+        sys.executable,
+        str(SCRIPT),
+        *(str(part) for name, value in flags.items() for part in (f"--{name}", value)),
+    ]
+
+
+def measured(arguments: argparse.Namespace, what: str, samples: dict[str, int | None]) -> list[str]:
+    """A row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = command(arguments, samples, Path(folder))
+        spent = _machine.seconds(
+            lambda: subprocess.run(line, check=True, capture_output=True), arguments.repeats, warmup=0
+        )
+        splits = read_json(Path(folder, "manifest.json"))["splits"]
+        unique = len(np.unique(np.concatenate(list(read_prompts(Path(folder, "train.parquet"))["input_ids"]))))
+    prompts, tokens = (sum(split[name] for split in splits.values()) for name in ("questions", "tokens"))
+    return [what, f"{prompts:,}", f"{tokens:,}", f"{unique:,}", f"{spent:.1f}", f"{prompts / spent:,.0f}"]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model directory (stand_in_model.py makes one)")
+    parser.add_argument("--train_file", required=True, help="official SQuAD v1.1 JSON, the training set")
+    parser.add_argument("--dev_file", required=True, help="official SQuAD v1.1 JSON, the development set")
+    parser.add_argument("--samples", type=int, default=10_000, help="training prompts (default 10,000)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs (default 5)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    print(_machine.heading("python benchmarks/data_preparation.py --model … --train_file … --dev_file …") + "\n")
+    sizes = {
+        "training prompts (and one of each other split)": {"gate": 1, "final": 1},
+        "and 2,000 of `gate`, all of `final`": {"gate": 2000, "final": None},
+    }
+    rows = [measured(arguments, what, {"train": arguments.samples} | others) for what, others in sizes.items()]
+    header = ["what", "prompts", "tokens", "unique tokens in `train`", "seconds", "prompts / s"]
+    print(_machine.table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
