@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -29,6 +30,8 @@ TABLE_NAMES = (
 )
 # How configurations say that embeddings are multiplied after the look-up.
 RESCALING = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
+# What loading raises; a connection that dies in the middle of a download comes as the HTTP library's own error.
+LOADING_ERRORS = (OSError, ValueError, httpx2.HTTPError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -66,7 +69,7 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
         raise InputError(f"{model!r} (model.path) has no config.json: not a Hugging Face model") from error
     try:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise unavailable("model", model, revision, error) from error
     if "gemma" in config.model_type or any(_rescales(getattr(config, name, None)) for name in RESCALING):
         raise InputError(
@@ -167,6 +170,6 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
         loaded = AutoModelForCausalLM.from_pretrained(
             model, revision=revision, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise unavailable("model", model, revision, error) from error
     return loaded.to(device).eval().requires_grad_(False)
