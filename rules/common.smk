@@ -100,8 +100,8 @@ def arms_code(arms):
 
 
 def device(stage):
-    """Where a stage computes: CUDA is asked for exactly where a GPU is."""
-    return "cuda" if config["resources"][stage]["gpu"] else "cpu"
+    """Where a stage computes: CUDA is asked for exactly where a GPU is, unless the configuration says cpu."""
+    return "cuda" if config["resources"][stage]["gpu"] and config["device"] == "auto" else "cpu"
 
 
 def threads_of(stage):

@@ -24,12 +24,13 @@ rule evaluate_original:
         evaluation=EVALUATION,
         reads=final_read_flags,
         device=device("evaluate"),
+        state=f"{PATHS.root}/state",
         code=arms_code(arms_of("original")),
     shell:
         "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
         " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-        " --output {output.predictions} > {log} 2>&1"
+        " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
 
 
 rule evaluate_linear:
@@ -55,13 +56,14 @@ rule evaluate_linear:
         evaluation=EVALUATION,
         reads=final_read_flags,
         device=device("evaluate"),
+        state=f"{PATHS.root}/state",
         code=arms_code(arms_of("linear")),
     shell:
         "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} --compressor {input.compressor} --compress_dim {wildcards.k}"
         " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
         " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-        " --output {output.predictions} > {log} 2>&1"
+        " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
 
 
 for STAGE in STAGES:
@@ -92,6 +94,7 @@ for STAGE in STAGES:
             evaluation=EVALUATION,
             reads=final_read_flags,
             device=device("evaluate"),
+            state=f"{PATHS.root}/state",
             code=lambda w, stage=STAGE: arms_code(arms_of(stage, w.split)),
         shell:
             "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
@@ -99,7 +102,7 @@ for STAGE in STAGES:
             " --compress_dim {wildcards.k} --adapter {input.adapters}"
             " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
             " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-            " --output {output.predictions} > {log} 2>&1"
+            " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
 
     rule:
         name:
@@ -146,6 +149,8 @@ for GROUP in GROUP_ARMS:
             log_of(PATHS.scores(GROUP, "{split}")),
         benchmark:
             benchmark_of(PATHS.scores(GROUP, "{split}"))
+        # Seconds of work, without a model.
+        localrule: True
         resources:
             **job_resources("prepare"),
         params:

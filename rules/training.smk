@@ -34,7 +34,8 @@ rule train_phase1:
         "{PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
         " --table {input.table} --compressor {input.compressor} --ceiling {input.ceiling}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase1} {params.quick}"
-        " --device {params.device} --threads {threads} --state {params.state} --output {params.folder} > {log} 2>&1"
+        " --device {params.device} --threads {threads} --runtime {resources.runtime}"
+        " --state {params.state} --output {params.folder} > {log} 2>&1"
 
 
 rule train_phase2:
@@ -72,4 +73,5 @@ rule train_phase2:
         "{PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.quick}"
-        " --device {params.device} --threads {threads} --state {params.state} --output {params.folder} > {log} 2>&1"
+        " --device {params.device} --threads {threads} --runtime {resources.runtime}"
+        " --state {params.state} --output {params.folder} > {log} 2>&1"

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentwire.errors import InputError
+from latentwire.stopping import EXIT_STOPPED, Stopped, StopRequest
+
+log = logging.getLogger(__name__)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -35,6 +38,20 @@ def add_optimiser_arguments(to: argparse._ActionsContainer, lr: float) -> None:
     to.add_argument("--gradient_clip", type=float, default=1.0, help="largest gradient norm")
 
 
+def add_stop_arguments(to: argparse._ActionsContainer) -> None:
+    """``--runtime``."""
+    to.add_argument(
+        "--runtime",
+        type=float,
+        help="minutes that a Slurm job may take: shortly before they are over, keep the state and stop as a failure",
+    )
+
+
+def stop_request(arguments: argparse.Namespace) -> StopRequest:
+    """What a long loop asks whether to stop; from now on it hears SIGTERM. Without Slurm nothing enforces a limit."""
+    return StopRequest(arguments.runtime if "SLURM_JOB_ID" in os.environ else None).listen()
+
+
 def add_bootstrap_arguments(to: argparse.ArgumentParser) -> None:
     """``--resamples`` and ``--bootstrap_seed``."""
     to.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of an interval")
@@ -54,6 +71,9 @@ def optional(kind: Callable[[str], object]) -> Callable[[str], object]:
 def set_threads(threads: int) -> None:
     """Limit torch and BLAS to ``threads``, and quieten libraries that would write to the log."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+    if threads < allotted:  # Snakemake takes no more than the cores that it sees on the node
+        log.warning("%d threads where Slurm gave %d: not the bits of a run with %d", threads, allotted, allotted)
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[library] = str(threads)
     import torch
@@ -72,3 +92,6 @@ def run(main: Callable[[], None]) -> None:
     except (InputError, FloatingPointError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Stopped as stopped:
+        print(f"{Path(sys.argv[0]).name}: stopped: {stopped}", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)

@@ -34,6 +34,7 @@ def write_provenance(
     settings: dict[str, Any] = {
         name: [str(item) for item in value] if isinstance(value, list) else value if _plain(value) else str(value)
         for name, value in sorted(vars(arguments).items())
+        if name != "runtime"  # another attempt's
     }
     record = {
         "settings": settings,

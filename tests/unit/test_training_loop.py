@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
+from latentwire.stopping import Stopped, StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import OptimiserSettings, batch_at, epoch_order, train_adapter
 
@@ -56,7 +59,7 @@ class Run:
         self.measured.append(step)
         return {"recon_mse": float((self.adapter(self.codes) - self.targets).square().mean().detach())}
 
-    def __call__(self, steps=STEPS, measure_every=4):
+    def __call__(self, steps=STEPS, measure_every=4, stop=None):
         return train_adapter(
             self.adapter,
             self.loss_at,
@@ -68,6 +71,7 @@ class Run:
             measure_every=measure_every,
             diagnostics=self.folder / "diagnostics.jsonl",
             description="a test",
+            stop=stop,
         )
 
     @property
@@ -165,6 +169,69 @@ def test_interrupted_anywhere_and_continued_it_ends_in_the_same_bits(tmp_path_fa
     assert_equal_weights(continued.weights, straight.weights)
     assert continued.logged == straight.logged  # no line twice, none missing
     assert continued.seen == list(range(interrupted_at // 4 * 4, STEPS))
+
+
+class Noisy(Run):
+    """A run whose loss draws random numbers, and which a request may stop."""
+
+    stop_at = None
+
+    def loss_at(self, step):
+        losses = super().loss_at(step)
+        if step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return losses | {"loss": losses["loss"] * (1 + torch.rand(()))}
+
+
+@given(stopped_at=st.integers(0, STEPS - 2), every_step=st.booleans())
+def test_told_to_stop_it_keeps_the_state_between_measurements_and_continues_in_the_same_bits(
+    tmp_path_factory, stopped_at, every_step
+):
+    folder = tmp_path_factory.mktemp("runs")
+    straight = Noisy(folder / "straight")
+    expected = straight()
+    stopped = Noisy(folder / "stopped")
+    stopped.stop_at = stopped_at
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        if every_step:
+            patch.setattr("latentwire.training.checkpoint.INTERVAL_SECONDS", 0.0)
+        try:
+            with pytest.raises(Stopped, match="told to stop by SIGTERM; the state is kept"):
+                stopped(stop=StopRequest().listen())
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        kept = {int(path.stem.removeprefix("step")) for path in (folder / "stopped/state").glob("step*")}
+        # It stops before the next step, whether or not anything is measured then.
+        assert max(kept) == stopped_at + 1
+        if every_step and stopped_at > 0:
+            assert kept == {stopped_at, stopped_at + 1}
+        continued = Noisy(folder / "stopped")
+        assert continued() == expected
+    assert continued.seen == list(range(stopped_at + 1, STEPS))
+    assert_equal_weights(continued.weights, straight.weights)
+    assert continued.logged == straight.logged
+
+
+def test_a_run_that_is_taken_over_stops_and_leaves_its_successors_checkpoints_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("latentwire.stopping.OWNER_SECONDS", 0.0)
+    expected = Run(tmp_path / "straight")()
+    orphan, successor = Run(tmp_path / "shared"), Run(tmp_path / "shared")
+    found = []
+
+    def overtaken(adapter, loss):
+        found.append(successor())
+        return loss
+
+    orphan.broken_step, orphan.broken = 6, overtaken
+    successor_state = tmp_path / "shared/state/owner"
+    with pytest.raises(Stopped, match="another process has taken over"):
+        orphan()
+    assert successor_state.exists()
+    assert found == [expected]
+    assert successor.seen == list(range(4, STEPS))
+    assert successor.logged == expected
+    assert Checkpoints(tmp_path / "shared/state").load()[0] == STEPS
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

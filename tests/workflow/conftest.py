@@ -6,46 +6,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
-import yaml
 from transformers import PreTrainedTokenizerFast
-from workspace import DIMS, EXPERIMENT, RESULTS, ROOT, SOURCES, Workspace
-
-from latentwire.demo.reader import ReaderSettings, build_reader
+from workspace import DIMS, EXPERIMENT, RESULTS, Workspace, new_workspace, write_f1, write_reader
 
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
     """An untrained reader of 32 dimensions in a model directory."""
-    folder = tmp_path_factory.mktemp("model") / "reader"
-    model = build_reader(ReaderSettings(width=32, heads=4, layers=1, mlp_width=32), tokenizer)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.3)  # wide enough for its answers to depend on the prompt
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_reader(tmp_path_factory.mktemp("model") / "reader", tokenizer)
 
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory, reader: Path) -> Workspace:
     """The tiny experiment before anything has run. Shared: tests run it dry."""
-    folder = tmp_path_factory.mktemp("fresh")
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy2(source, folder / name)
-    # Both where the tiny experiment looks for it and where the demo does.
-    for place in ("reader", "resources/reader"):
-        shutil.copytree(reader, folder / place)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
-    return Workspace(folder)
+    return new_workspace(tmp_path_factory.mktemp("fresh"), reader, EXPERIMENT)
 
 
 @pytest.fixture(scope="session")
@@ -60,15 +35,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, fresh: Workspace) -> Work
 def changed(tmp_path: Path, finished: Workspace) -> Workspace:
     """The test's own copy of the finished experiment."""
     return finished.copy(tmp_path)
-
-
-def write_f1(file: Path, means: dict[str, float]) -> None:
-    """Give arms the F1 of so many right answers."""
-    scores = pd.read_parquet(file)
-    for arm, mean in means.items():
-        own = scores.index[scores["arm"] == arm]
-        scores.loc[own, "f1"] = [float(number < round(mean * len(own))) for number in range(len(own))]
-    scores.to_parquet(file, index=False)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,8 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(finished: Workspace
 
 
 def test_resources_and_settings_of_a_quick_evaluation_that_is_off_rerun_nothing(finished: Workspace):
-    changes = ("resources={evaluate: {runtime: 60, mem_mb: 3000}}", "evaluate={quick_eval_questions: 5}")
+    more = "{runtime: 60, mem_mb: 3000}"
+    changes = (f"resources={{evaluate: {more}, phase1: {more}, phase2: {more}}}", "evaluate={quick_eval_questions: 5}")
     assert finished.plan(*EVERYTHING, "--config", *changes) == []
 
 

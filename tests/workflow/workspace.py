@@ -13,12 +13,22 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from transformers import PreTrainedTokenizerFast
+
+from latentwire.demo.reader import ReaderSettings, build_reader
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("Snakefile", "rules", "workflow", "config", "config.yaml", "profiles", "src")
+SOURCES = ("Snakefile", "rules", "workflow", "config", "config.yaml", "profiles", "slurm", "src")
 NAME = "tiny"
 RESULTS = f"results/{NAME}"
 DIMS = (8, 4)
+# The only part of any result that differs between runs.
+RUN_TIMES = re.compile(rb"<h2>Run times</h2>.*?</table>", re.DOTALL)
 
 CPU = {"threads": 1, "mem_mb": 2000, "runtime": 10, "gpu": 0}
 EXPERIMENT = {
@@ -44,6 +54,45 @@ EXPERIMENT = {
     "statistics": {"resamples": 200},
     "resources": dict.fromkeys(("prepare", "pca", "phase1", "phase2", "evaluate", "reconstruction"), CPU),
 }
+
+
+def write_reader(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Write an untrained reader of 32 dimensions as a model directory."""
+    model = build_reader(ReaderSettings(width=32, heads=4, layers=1, mlp_width=32), tokenizer)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.3)  # wide enough for its answers to depend on the prompt
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def new_workspace(folder: Path, reader: Path, experiment: dict[str, Any]) -> Workspace:
+    """A folder with the project's sources, a reader, and ``experiment`` as ``tiny.yaml``."""
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_symlink():
+            (folder / name).symlink_to(os.readlink(source))
+        elif source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy2(source, folder / name)
+    # Both where the tiny experiment looks for it and where the demo does.
+    for place in ("reader", "resources/reader"):
+        shutil.copytree(reader, folder / place)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
+    return Workspace(folder)
+
+
+def write_f1(file: Path, means: dict[str, float]) -> None:
+    """Give arms the F1 of so many right answers."""
+    scores = pd.read_parquet(file)
+    for arm, mean in means.items():
+        own = scores.index[scores["arm"] == arm]
+        scores.loc[own, "f1"] = [float(number < round(mean * len(own))) for number in range(len(own))]
+    scores.to_parquet(file, index=False)
 
 
 @dataclass(frozen=True)
@@ -143,12 +192,13 @@ class Workspace:
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
 
-    def run(self, *arguments: str, configfile: str | None = "tiny.yaml") -> tuple[int, str]:
+    def run(self, *arguments: str, configfile: str | None = "tiny.yaml", cores: str | None = "2") -> tuple[int, str]:
         """Run Snakemake: its exit status, and its standard output and error as one text."""
+        given = {"--cores": cores, "--configfile": configfile}
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "output"
             request = {
-                "arguments": ["--cores", "2", *arguments, *(["--configfile", configfile] if configfile else [])],
+                "arguments": [*arguments, *(word for pair in given.items() if pair[1] for word in pair)],
                 "folder": str(self.folder),
                 "environment": environment(self.folder),
                 "output": str(output),
@@ -178,14 +228,18 @@ class Workspace:
 
     def copy(self, folder: Path) -> Workspace:
         """The same files, with their times, elsewhere."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
         return Workspace(folder)
 
     def results(self) -> dict[str, bytes]:
         """The content of every result but logs, times and the checkpoints of interrupted runs."""
         root = self / RESULTS
-        return {
+        found = {
             str(path.relative_to(root)): path.read_bytes()
             for path in sorted(root.rglob("*"))
             if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks", "state")
         }
+        if "report.html" in found:
+            assert RUN_TIMES.search(found["report.html"])
+            found["report.html"] = RUN_TIMES.sub(b"", found["report.html"])
+        return found

@@ -28,12 +28,34 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
     parser.add_argument("--configuration", help="hash of the frozen configuration, recorded with the read")
+    cli.add_stop_arguments(parser)
+    parser.add_argument("--state", type=Path, required=True, help="folder for the answers of interrupted runs")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (JSONL)")
     return parser.parse_args()
 
 
+# What determines the answers besides the inputs' content and the code.
+SETTINGS = (
+    "model revision dtype device threads arms compress_dim batch_size max_new_tokens identity_samples shard shards"
+).split()
+
+
+def state_folder(arguments: argparse.Namespace, inputs: list[Path]) -> Path:
+    """Where this evaluation, and no other, keeps the answers that it has."""
+    from latentwire.arms_table import arm_module_name
+    from latentwire.configuration import content_identity
+    from latentwire.files import hash_of, sha256_of
+    from latentwire.fingerprint import fingerprint
+
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
+    contents = [content_identity(Path(arguments.model)), *map(sha256_of, inputs)]
+    return arguments.state / hash_of([settings, contents, code])[:16]
+
+
 def main() -> None:
     arguments = parse_arguments()
+    stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
     from latentwire.arms import ArmInputs, not_applicable
     from latentwire.compression.counts import load_counts
@@ -43,6 +65,7 @@ def main() -> None:
     from latentwire.device import choose_device
     from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
     from latentwire.evaluation.generate import Decoder
+    from latentwire.evaluation.kept import KeptAnswers
     from latentwire.evaluation.questions import arm_questions
     from latentwire.files import write_jsonl
     from latentwire.lm import load_model, load_tokenizer
@@ -58,6 +81,9 @@ def main() -> None:
     tokenizer = load_tokenizer(arguments.model, arguments.revision)
     decoder = Decoder(model, tokenizer, arguments.max_new_tokens)
     table, counts = load_table(arguments.table), load_counts(arguments.counts)["pca"]
+    inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
+    kept = KeptAnswers(state_folder(arguments, inputs_used))
+    stop.take_over(kept.folder)
     records = []
     for arm in arguments.arms:
         method = "random" if arm == "random" else "pca"
@@ -67,10 +93,10 @@ def main() -> None:
             continue
         own = arm_questions(arm, prompts, arguments.identity_samples)
         batches = evaluation_batches(own, arguments.batch_size, arguments.shard, arguments.shards)
-        records += evaluate_arm(arm, inputs, decoder, own, batches)
+        records += evaluate_arm(arm, inputs, decoder, own, batches, kept=kept, stop=stop)
     write_jsonl(arguments.output, records)
-    inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
     write_provenance(arguments.output, arguments, inputs_used, str(device))
+    kept.clear()
 
 
 if __name__ == "__main__":

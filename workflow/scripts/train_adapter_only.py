@@ -35,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     prepared.add_argument("--compressor", type=Path, help="fitted compressor")
     prepared.add_argument("--ceiling", type=Path, help="the ceiling check's findings; refuses where it failed")
     prepared.add_argument("--state", type=Path, help="folder for checkpoints (default: OUTPUT/state)")
+    cli.add_stop_arguments(prepared)
     own = parser.add_argument_group("a language model (by itself, or with --quick_eval_every)")
     own.add_argument("--model", help="model directory or hub name (default: the embedded reader)")
     own.add_argument("--revision", help="commit of the model on the hub")
@@ -69,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
     alone = arguments.train is None
     if alone:
@@ -117,6 +119,7 @@ def main() -> None:
         hidden=arguments.hidden,
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,
+        stop=stop,
     )
     write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
     if alone:

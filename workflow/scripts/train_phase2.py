@@ -33,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick_eval_questions", type=int, default=100, help="questions of a quick evaluation")
     parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of a quick evaluation's answers")
     cli.add_optimiser_arguments(parser, lr=1e-4)
+    cli.add_stop_arguments(parser)
     parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     return parser.parse_args()
@@ -40,6 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
     from latentwire.decisions.requirements import require_phase2
 
@@ -91,6 +93,7 @@ def main() -> None:
         settings,
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,
+        stop=stop,
     )
     write_provenance(
         arguments.output / "adapter.safetensors", arguments, [*files.inputs, arguments.adapter], str(device)

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from dataclasses import fields
 from pathlib import Path
 
+from latentwire import cli
+
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("resources/reader"), help="model directory to write")
     parser.add_argument("--state", type=Path, default=Path("results/reader-state"), help="folder for checkpoints")
     parser.add_argument("--steps", type=int, help="training steps (default: the shipped reader's)")
     parser.add_argument("--contexts", type=int, help="paragraphs a step (default: the shipped reader's)")
     parser.add_argument("--seed", type=int, help="of the weights and the corpus (default: the shipped reader's)")
     parser.add_argument("--width", type=int, help="embedding dimension (default: the shipped reader's)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    cli.add_stop_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    stop = cli.stop_request(arguments)
 
     import torch
 
@@ -35,9 +36,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     names = {field.name for field in fields(ReaderSettings)}
     chosen = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-    result = train_reader(ReaderSettings(**chosen), arguments.output, arguments.state)
+    result = train_reader(ReaderSettings(**chosen), arguments.output, arguments.state, stop=stop)
     print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreT
 from latentwire.demo.corpus import Article, generate_articles
 from latentwire.demo.tokenizer import ASSISTANT, END, USER, build_tokenizer
 from latentwire.files import hash_of
-from latentwire.training.checkpoint import Checkpoints
+from latentwire.fingerprint import fingerprint
+from latentwire.stopping import StopRequest
+from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +232,9 @@ def _schedule(settings: ReaderSettings) -> Callable[[int], float]:
     return factor
 
 
-def train_reader(settings: ReaderSettings, output: Path, state: Path, *, progress: bool = True) -> dict[str, float]:
+def train_reader(
+    settings: ReaderSettings, output: Path, state: Path, *, progress: bool = True, stop: StopRequest | None = None
+) -> dict[str, float]:
     """Train a reader and write it as a Hugging Face model directory (bf16 safetensors, tokenizer, chat template).
 
     Args:
@@ -237,28 +242,39 @@ def train_reader(settings: ReaderSettings, output: Path, state: Path, *, progres
         output: the model directory to write.
         state: folder for the checkpoints of an interrupted run, which is continued at the next call.
         progress: whether to show a progress bar.
+        stop: asked before every step.
 
     Returns:
         The last steps' mean ``prompt_loss``, ``answer_loss`` (nats a token) and ``answer_accuracy``.
 
     Raises:
         FloatingPointError: the loss is not finite; the checkpoints are kept.
+        Stopped: ``stop`` said so; the state is kept as a checkpoint.
     """
     tokenizer = build_tokenizer()
     model = build_reader(settings, tokenizer)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(settings))
     parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "scheduler": scheduler}
-    checkpoints = Checkpoints(state / hash_of(asdict(settings))[:16])
+    checkpoints = Checkpoints(state / hash_of([asdict(settings), fingerprint(__name__)])[:16])
+    stop = stop or StopRequest()
+    stop.take_over(checkpoints.folder)
     start, recent = 0, torch.zeros(3)
+
+    def save(step: int) -> None:
+        stored = {name: part.state_dict() for name, part in parts.items()}
+        checkpoints.save(step, stored | {"recent": recent, "random": random_state()})
+
     if (found := checkpoints.load()) is not None:
         start, stored = found
         recent = stored.pop("recent")
+        set_random_state(stored.pop("random"))
         for name, part in parts.items():
             part.load_state_dict(stored[name])
         log.info("continuing at step %d", start)
     bar = tqdm(total=settings.steps, initial=start, disable=not progress, mininterval=10, unit="step")
     for step, batch in zip(range(start, settings.steps), batches(settings, Packer(tokenizer), start), strict=False):
+        stop.check(partial(save, step))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             prompt_loss, answer_loss, accuracy = losses(model, batch)
         total = prompt_loss + answer_loss
@@ -274,8 +290,8 @@ def train_reader(settings: ReaderSettings, output: Path, state: Path, *, progres
         if step % 50 == 0:
             bar.set_postfix(prompt=f"{recent[0]:.3f}", answer=f"{recent[1]:.3f}", accuracy=f"{recent[2]:.3f}")
         bar.update()
-        if (step + 1) % settings.checkpoint_every == 0:
-            checkpoints.save(step + 1, {"recent": recent} | {n: p.state_dict() for n, p in parts.items()})
+        if (step + 1) % settings.checkpoint_every == 0 or checkpoints.due:
+            save(step + 1)
     bar.close()
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from latentwire.arms import ArmInputs, rebuild_function
-from latentwire.evaluation.generate import Decoder, batches_by_length, generate_answers
+from latentwire.evaluation.generate import Answer, Decoder, batches_by_length
+from latentwire.evaluation.kept import KeptAnswers
+from latentwire.stopping import StopRequest
 
 
 def evaluation_batches(prompts: pd.DataFrame, batch_size: int, shard: int, shards: int) -> list[list[int]]:
@@ -19,7 +22,14 @@ def evaluation_batches(prompts: pd.DataFrame, batch_size: int, shard: int, shard
 
 
 def evaluate_arm(
-    arm: str, inputs: ArmInputs, decoder: Decoder, prompts: pd.DataFrame, batches: Sequence[Sequence[int]]
+    arm: str,
+    inputs: ArmInputs,
+    decoder: Decoder,
+    prompts: pd.DataFrame,
+    batches: Sequence[Sequence[int]],
+    *,
+    kept: KeptAnswers | None = None,
+    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of one arm.
 
@@ -29,9 +39,14 @@ def evaluate_arm(
         decoder: the frozen model and the decoding.
         prompts: the split.
         batches: indices into it.
+        kept: answers from before an interruption, which are not generated again; new ones are added.
+        stop: asked before every batch.
 
     Returns:
         One record a question: ``arm``, ``id``, ``article``, ``prediction``, ``tokens``, ``finished``.
+
+    Raises:
+        Stopped: ``stop`` said so.
     """
     column = "question_ids" if arm == "question" else "input_ids"
     sequences = [np.asarray(ids) for ids in prompts[column]]
@@ -41,15 +56,30 @@ def evaluate_arm(
         # All types of the split, whatever the shard: matrix products round differently in other shapes.
         ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
         rebuilt_UD = rebuild(inputs, ids_U).to(decoder.device)
-    answers = generate_answers(decoder, sequences, batches, rebuilt_UD, ids_U, description=arm)
+
+    def answer(number: int, batch: Sequence[int]) -> list[Answer]:
+        if kept is not None and (found := kept.get(arm, number)) is not None:
+            return found
+        if stop is not None:
+            stop.check()
+        answers = decoder.answers([sequences[index] for index in batch], rebuilt_UD, ids_U)
+        if kept is not None:
+            kept.keep(arm, number, answers)
+        return answers
+
+    answered = (
+        (index, found)
+        for number, batch in enumerate(tqdm(batches, desc=arm, unit="batch", mininterval=5))
+        for index, found in zip(batch, answer(number, batch), strict=True)
+    )
     return [
         {
             "arm": arm,
             "id": prompts["id"].iloc[index],
             "article": prompts["article"].iloc[index],
-            "prediction": answer.text,
-            "tokens": answer.tokens,
-            "finished": answer.finished,
+            "prediction": found.text,
+            "tokens": found.tokens,
+            "finished": found.finished,
         }
-        for index, answer in answers
+        for index, found in answered
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _TENSOR = "__tensor__"
 KEPT = 2
+# The most that a sudden end costs.
+INTERVAL_SECONDS = 300.0
 
 
 def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -49,6 +52,17 @@ def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return value
 
 
+def random_state() -> dict[str, Any]:
+    """The state of torch's random number generators."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue torch's random number generators from :func:`random_state`."""
+    torch.set_rng_state(state["cpu"])
+    torch.cuda.set_rng_state_all(state["cuda"])
+
+
 class Checkpoints:
     """The checkpoints of one training run in one folder; the last two are kept.
 
@@ -59,6 +73,12 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._saved_at = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint, or the start, is long enough ago for another one."""
+        return time.monotonic() >= self._saved_at + INTERVAL_SECONDS
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write ``state`` as the checkpoint of ``step``, atomically, and drop all but the last two.
@@ -73,6 +93,7 @@ class Checkpoints:
         readable = [other for other in self._paths() if other <= path]
         for other in set(self._paths()) - set(readable[-KEPT:]):
             other.unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """The newest readable checkpoint as ``(step, state)``, or None; an unreadable one is passed over aloud."""

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 from tqdm import tqdm
 
 from latentwire.adapter import Adapter
-from latentwire.training.checkpoint import Checkpoints
+from latentwire.files import atomic_path
+from latentwire.stopping import StopRequest
+from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 from latentwire.training.diagnostics import log_diagnostics
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,14 @@ def _factor(settings: OptimiserSettings, steps: int) -> Callable[[int], float]:
     return factor
 
 
+def _write_diagnostics(path: Path, history: list[dict[str, Any]]) -> None:
+    """The log as :func:`log_diagnostics` writes it, at once: nobody sees a part, and nothing is in it twice."""
+    with atomic_path(path) as temporary:
+        for row in history:
+            metrics = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+            log_diagnostics(temporary, row["step"], row["epoch"], metrics)
+
+
 def train_adapter(
     adapter: Adapter,
     loss_at: Callable[[int], Losses],
@@ -89,6 +100,7 @@ def train_adapter(
     measure_every: int,
     diagnostics: Path,
     description: str,
+    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``adapter`` in place.
 
@@ -101,9 +113,10 @@ def train_adapter(
         checkpoints: where to continue from and to save to.
         measure: held-out metrics after so many steps, logged before the first step, every ``measure_every``
             steps, and after the last.
-        measure_every: steps between two of those; checkpoints are written then too.
-        diagnostics: JSONL file for :func:`log_diagnostics`, written anew from the start or the checkpoint.
+        measure_every: steps between two of those; checkpoints are written then too, and every few minutes.
+        diagnostics: JSONL file for :func:`log_diagnostics`, written anew at every measurement.
         description: of the progress bar.
+        stop: asked before every step.
 
     Returns:
         The diagnostics, one dictionary a measurement.
@@ -111,50 +124,53 @@ def train_adapter(
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a
             checkpoint.
+        Stopped: ``stop`` said so; the state is kept as a checkpoint.
     """
+    stop = stop or StopRequest()
+    stop.take_over(checkpoints.folder)
     optimiser = make_optimiser(adapter, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
     history: list[dict[str, Any]] = []
-    start = 0
+    sums: dict[str, float] = {}
+    start = since = 0
 
-    def state() -> dict[str, Any]:
-        return {
+    def save(step: int) -> None:
+        state = {
             "adapter": adapter.state_dict(),
             "optimiser": optimiser.state_dict(),
             "scheduler": scheduler.state_dict(),
+            "random": random_state(),
             "history": history,
+            "sums": sums,
+            "since": since,
         }
+        checkpoints.save(step, state)
 
     def record(step: int, losses: dict[str, float]) -> None:
-        metrics = losses | measure(step)
-        log_diagnostics(diagnostics, step, step / steps_per_epoch, metrics)
-        history.append({"step": step, "epoch": step / steps_per_epoch} | metrics)
+        history.append({"step": step, "epoch": step / steps_per_epoch} | losses | measure(step))
+        _write_diagnostics(diagnostics, history)
 
-    diagnostics.unlink(missing_ok=True)
     if (found := checkpoints.load()) is not None:
         start, stored = found
         adapter.load_state_dict(stored["adapter"])
         optimiser.load_state_dict(stored["optimiser"])
         scheduler.load_state_dict(stored["scheduler"])
-        history = stored["history"]
-        for row in history:
-            log_diagnostics(
-                diagnostics, row["step"], row["epoch"], {k: row[k] for k in row if k not in ("step", "epoch")}
-            )
+        set_random_state(stored["random"])
+        history, sums, since = stored["history"], stored["sums"], stored["since"]
+        _write_diagnostics(diagnostics, history)
         log.info("%s: continuing at step %d of %d", description, start, steps)
     if not history:
         record(0, {})
-    sums: dict[str, float] = {}
-    since = 0
     bar = tqdm(range(start, steps), desc=description, initial=start, total=steps, unit="step", mininterval=5)
     for step in bar:
+        stop.check(partial(save, step))
         losses = loss_at(step)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.gradient_clip)
         for what, value in (("loss", losses["loss"].item()), ("gradient norm", norm.item())):
             if not math.isfinite(value):
-                checkpoints.save(step, state())
+                save(step)
                 raise FloatingPointError(
                     f"{description}: the {what} is {value} at step {step}; the state before it is kept in "
                     f"{checkpoints.folder}. Lower the learning rate or look for bad rows in the embedding table"
@@ -164,9 +180,11 @@ def train_adapter(
         for name, loss in (losses | {"gradient_norm": norm}).items():
             sums[f"train_{name}"] = sums.get(f"train_{name}", 0.0) + loss.item()
         since += 1
-        if (step + 1) % measure_every == 0 or step + 1 == steps:
+        measured = (step + 1) % measure_every == 0 or step + 1 == steps
+        if measured:
             bar.set_postfix(loss=f"{sums['train_loss'] / since:.4f}")
             record(step + 1, {name: total / since for name, total in sums.items()})
             sums, since = {}, 0
-            checkpoints.save(step + 1, state())
+        if measured or checkpoints.due:
+            save(step + 1)
     return history

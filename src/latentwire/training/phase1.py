@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
+from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import Losses, OptimiserSettings, batch_at, epoch_order, train_adapter
 
@@ -155,6 +156,7 @@ def train_phase1(
     hidden: int | None = None,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    stop: StopRequest | None = None,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train an adapter on reconstruction.
 
@@ -170,12 +172,14 @@ def train_phase1(
         hidden: the adapter's hidden width; None for D/2.
         quick_eval: further metrics of the adapter (F1 on a fixed subset, which needs the language model).
         quick_eval_every: steps between them; 0 turns them off.
+        stop: asked before every step.
 
     Returns:
         The adapter, and the diagnostics.
 
     Raises:
         FloatingPointError: the loss is not finite.
+        Stopped: ``stop`` said so; the state is kept.
     """
     torch.manual_seed(settings.seed)
     adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
@@ -217,5 +221,6 @@ def train_phase1(
         measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="phase 1",
+        stop=stop,
     )
     return adapter, history

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
+from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import Losses, OptimiserSettings, batch_at, train_adapter
 from latentwire.training.phase1 import (
@@ -220,6 +221,7 @@ def train_phase2(
     diagnostics: Path,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    stop: StopRequest | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
@@ -235,6 +237,7 @@ def train_phase2(
         diagnostics: the JSONL log to write.
         quick_eval: further metrics of the adapter (F1 on a fixed subset).
         quick_eval_every: steps between them; 0 turns them off.
+        stop: asked before every step.
 
     Returns:
         The diagnostics, and a summary: the calibration, and the held-out prompts' cross-entropy with the original
@@ -242,6 +245,7 @@ def train_phase2(
 
     Raises:
         FloatingPointError: a loss is not finite.
+        Stopped: ``stop`` said so; the state is kept.
     """
     reader = PromptReader(model)
     device = reader.device
@@ -317,6 +321,7 @@ def train_phase2(
         measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="phase 2" if beta else "control",
+        stop=stop,
     )
     text = prompt_loss_by_mention(reader, measured, text_inputs)
     summary = {

@@ -16,6 +16,7 @@ from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
 from latentwire.files import hash_of, sha256_of, write_json
 from latentwire.fingerprint import fingerprint
+from latentwire.stopping import StopRequest
 from latentwire.training.phase1 import Phase1Settings, train_phase1
 
 
@@ -63,6 +64,7 @@ def run_phase1(
     hidden: int | None = None,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train Phase 1 and write the adapter, its diagnostics and a summary.
 
@@ -72,7 +74,7 @@ def run_phase1(
         settings: what determines the run.
         device: where to train.
         hidden: the adapter's hidden width; None for D/2.
-        quick_eval, quick_eval_every: see :func:`~latentwire.training.phase1.train_phase1`.
+        quick_eval, quick_eval_every, stop: see :func:`~latentwire.training.phase1.train_phase1`.
 
     Returns:
         The summary.
@@ -94,6 +96,7 @@ def run_phase1(
         hidden=hidden,
         quick_eval=quick_eval,
         quick_eval_every=quick_eval_every,
+        stop=stop,
     )
     summary = {
         "settings": chosen,

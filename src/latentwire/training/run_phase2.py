@@ -12,6 +12,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.files import sha256_of
 from latentwire.fingerprint import fingerprint
+from latentwire.stopping import StopRequest
 from latentwire.training.phase2 import Phase2Settings, train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, finish, sequences
 
@@ -25,6 +26,7 @@ def run_phase2(
     *,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train Phase 2 and write the adapter, its diagnostics and a summary.
 
@@ -36,6 +38,7 @@ def run_phase2(
         settings: what determines the run; β = 0 is the control.
         quick_eval: further metrics of the adapter (F1 on a fixed subset).
         quick_eval_every: steps between them; 0 turns them off.
+        stop: asked before every step.
 
     Returns:
         The summary: besides the steps and metrics, the calibration and the prompt losses.
@@ -57,6 +60,7 @@ def run_phase2(
         diagnostics=files.output / "diagnostics.jsonl",
         quick_eval=quick_eval,
         quick_eval_every=quick_eval_every,
+        stop=stop,
     )
     summary = {
         "settings": chosen,

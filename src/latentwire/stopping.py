@@ -1,0 +1,102 @@
+"""Stops that lose nothing: long loops ask a :class:`StopRequest` whether to go on, and keep their state if not.
+
+A run stops when it gets SIGTERM (a scheduler's time limit, preemption, a requeue), shortly before the time that it
+was given is over, and when another process has taken over its work: after a crash of what had started it, the same
+work may be started again while the first process still runs. Standard library only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from latentwire.files import write_text
+
+log = logging.getLogger(__name__)
+
+# Before the limit, for the step that is being done, a checkpoint, and what came before this process in its job.
+MARGIN_SECONDS = 180.0
+# Of short limits the margin is this share at most.
+MARGIN_SHARE = 0.25
+# A shared file system is not asked more often who owns the work.
+OWNER_SECONDS = 10.0
+# What programs exit with: "temporary failure", to be tried again (EX_TEMPFAIL of sysexits.h).
+EXIT_STOPPED = 75
+
+
+class Stopped(RuntimeError):
+    """The run was told to stop before its end; its state is kept, and the same command continues it."""
+
+
+class StopRequest:
+    """Whether a run should stop. Without arguments and calls of :meth:`listen` and :meth:`take_over`: never.
+
+    Args:
+        runtime: minutes that this process may take from now on; None for no limit.
+        clock: seconds, of which differences count.
+    """
+
+    def __init__(self, runtime: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deadline: float | None = None
+        if runtime is not None:
+            self._deadline = clock() + 60 * runtime - min(MARGIN_SECONDS, MARGIN_SHARE * 60 * runtime)
+        self._runtime = runtime
+        self._signalled = False
+        self._owner: Path | None = None
+        self._name = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}\n"
+        self._asked = -float("inf")
+
+    def listen(self) -> StopRequest:
+        """Take SIGTERM as a request to stop from now on, in place of a sudden end."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def _on_signal(self, *_: object) -> None:
+        self._signalled = True
+
+    def take_over(self, folder: Path) -> None:
+        """Own the work whose state is in ``folder``: a process that owned it until now stops without touching it.
+
+        A file that the last one writes decides. Locks of a shared file system are not to be relied on, and one held by
+        a process that nobody waits for any more would keep everyone else out.
+        """
+        self._owner = folder / "owner"
+        write_text(self._owner, self._name)
+
+    def check(self, keep: Callable[[], None] = lambda: None) -> None:
+        """Go on, or keep the state and stop.
+
+        Args:
+            keep: writes what the same command continues from, where that is not written already.
+
+        Raises:
+            Stopped: after ``keep``; or without it, where another process owns the state now.
+        """
+        if self._taken_over():
+            raise Stopped("another process has taken over this work: stopped without touching its state")
+        if (reason := self._reason()) is not None:
+            keep()
+            raise Stopped(f"{reason}; the state is kept, and the same command continues from it")
+
+    def _reason(self) -> str | None:
+        if self._signalled:
+            return "told to stop by SIGTERM"
+        if self._deadline is not None and self._clock() >= self._deadline:
+            return f"the {self._runtime:g} minutes that this job was given are nearly over"
+        return None
+
+    def _taken_over(self) -> bool:
+        if self._owner is None or self._clock() < self._asked + OWNER_SECONDS:
+            return False
+        self._asked = self._clock()
+        try:
+            return self._owner.read_text(encoding="utf-8") != self._name
+        except FileNotFoundError:  # removed by the process that owned it before, which finished just now
+            return False

@@ -1,0 +1,79 @@
+"""The whole experiment as Slurm jobs: the local run's bytes, from jobs that had what they declare and nothing more."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from runs import STAGES, Run, rule_of, start
+from workspace import RESULTS, Workspace, write_f1
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+STAGE_OF = {
+    "prepare_data": "prepare",
+    "count_tokens": "prepare",
+    "read_embeddings": "pca",
+    "fit_pca": "pca",
+    "fit_random_projection": "pca",
+    "train_phase1": "phase1",
+    "train_phase2": "phase2",
+    "evaluate_original": "evaluate",
+    "evaluate_linear": "evaluate",
+    "evaluate_phase1": "evaluate",
+    "evaluate_phase2": "evaluate",
+    "measure_reconstruction_phase1": "reconstruction",
+    "measure_reconstruction_phase2": "reconstruction",
+}
+DECISIONS = ("check_ceiling", "decide_gate", "score_original", "score_phase1", "final_validation", "report")
+
+
+def assert_jobs_had_what_they_declare(run: Run) -> None:
+    """Partition, CPUs, memory, time and GPUs of every job, as the controller recorded them."""
+    for job in run.jobs:
+        wanted = STAGES[STAGE_OF[rule_of(job)]]
+        assert job["JobState"] == "COMPLETED", job
+        assert job["Partition"] == ("gpu" if wanted["gpu"] else "cpu"), job
+        assert int(job["NumCPUs"]) == wanted["threads"], job
+        assert job["MinMemoryNode"] == f"{wanted['mem_mb']}M", job
+        assert job["TimeLimit"] == f"00:{wanted['runtime']}:00", job
+        assert job.get("TresPerJob") == (f"gres:gpu:{wanted['gpu']}" if wanted["gpu"] else None), job
+        assert len(run.cluster.gpus_of(job)) == wanted["gpu"], job
+
+
+def assert_same_results(workspace: Workspace, expected: Workspace) -> None:
+    """Every result has the same bytes."""
+    ours, theirs = workspace.results(), expected.results()
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_the_whole_experiment(cluster: Cluster, tiny: Workspace, finished: Workspace, tmp_path: Path):
+    workspace = tiny.copy(tmp_path)
+    run = start(cluster, workspace)
+    output = run.succeed(600)
+    once = Counter(dict.fromkeys(STAGE_OF, 1))
+    twice = Counter(["evaluate_original", "evaluate_phase1", "train_phase1", "train_phase2"])
+    assert Counter(rule_of(job) for job in run.jobs) == once + twice
+    assert_jobs_had_what_they_declare(run)
+    for rule in DECISIONS:
+        assert f"local{'checkpoint' if rule in ('check_ceiling', 'decide_gate') else 'rule'} {rule}:" in output
+    assert_same_results(workspace, finished)
+
+
+def test_a_gate_that_passes(cluster: Cluster, prepared: Workspace, tmp_path: Path):
+    scored = prepared.copy(tmp_path / "local")
+    write_f1(scored / f"{RESULTS}/original/gate/scores.parquet", {"text": 0.9})
+    write_f1(scored / f"{RESULTS}/k8/seed0/evaluate_phase1/gate/scores.parquet", {"phase1": 0.8})
+    workspace = scored.copy(tmp_path / "slurm")
+    run = start(cluster, workspace)
+    scored.succeed()
+    run.succeed()
+    assert json.loads((workspace / f"{RESULTS}/k8/gate/decision.json").read_text()) == {"run_phase2": False}
+    assert {"evaluate_phase1", "evaluate_linear"} <= {rule_of(job) for job in run.jobs} <= set(STAGE_OF)
+    assert not run.of("train_phase2")
+    assert_jobs_had_what_they_declare(run)
+    assert_same_results(workspace, scored)

@@ -1,0 +1,238 @@
+"""What goes wrong on clusters: each fault is survived, and the adapter has the bytes of an undisturbed local run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import Cluster, wait_until
+from runs import ONE_K, STAGES, Run, start
+from workspace import RESULTS, Workspace
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+TARGET = f"{RESULTS}/k8/seed0/phase1/adapter.safetensors"
+LOG = f"{RESULTS}/logs/k8/seed0/phase1/adapter.safetensors.log"
+EPOCHS = 60
+STEPS = 4 * EPOCHS
+# A training that lasts, but computes little: every step sleeps.
+STEP_SECONDS = 0.1
+LOOP = "        losses = loss_at(step)\n"
+
+
+def settings(epochs: int = EPOCHS, **resources: int) -> str:
+    """The experiment with a longer Phase 1, and other resources for it."""
+    phase1 = STAGES["phase1"] | {"threads": 1} | resources
+    return yaml.safe_dump(
+        ONE_K | {"phase1": ONE_K["phase1"] | {"epochs": epochs}, "resources": STAGES | {"phase1": phase1}}
+    )
+
+
+@dataclass
+class Training:
+    """Phase 1 of a workspace, on the cluster."""
+
+    cluster: Cluster
+    workspace: Workspace
+    runs: list[Run] = field(default_factory=list)
+
+    def start(self) -> Run:
+        """Ask for the adapter."""
+        self.runs.append(start(self.cluster, self.workspace, TARGET))
+        return self.runs[-1]
+
+    def end(self) -> None:
+        """End what a failed test has left."""
+        for run in self.runs:
+            run.end()
+
+    @property
+    def log(self) -> str:
+        """The log of the program's last attempt."""
+        return (self.workspace / LOG).read_text() if (self.workspace / LOG).exists() else ""
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Its checkpoints, oldest first."""
+        return sorted(self.workspace.folder.glob(f"{RESULTS}/state/*/step*.safetensors"))
+
+    def wait_for_checkpoint(self, run: Run) -> None:
+        """Wait until it is well under way."""
+        wait_until(lambda: self.checkpoints or run.process.poll(), "a checkpoint", 120)
+        assert self.checkpoints, run.output + self.log
+
+    @property
+    def continued_at(self) -> int:
+        """The step that the last attempt began with."""
+        found = re.search(r"phase 1: continuing at step (\d+) of \d+", self.log)
+        assert found, self.log
+        return int(found[1])
+
+
+@pytest.fixture
+def training(cluster: Cluster, prepared: Workspace, tmp_path: Path) -> Iterator[Training]:
+    """A slow Phase 1 in the test's own workspace."""
+    made = slow_training(cluster, prepared, tmp_path, STEP_SECONDS, settings())
+    yield made
+    made.end()
+
+
+def slow_training(
+    cluster: Cluster, prepared: Workspace, folder: Path, step_seconds: float, configuration: str
+) -> Training:
+    """A copy of the prepared experiment in which every step of training takes ``step_seconds`` longer."""
+    workspace = prepared.copy(folder)
+    (workspace / "tiny.yaml").write_text(configuration)
+    loop = workspace / "src/latentwire/training/loop.py"
+    text = loop.read_text()
+    assert text.count(LOOP) == 1
+    loop.write_text(text.replace(LOOP, f"        __import__('time').sleep({step_seconds})\n{LOOP}"))
+    return Training(cluster, workspace)
+
+
+@pytest.fixture(scope="session")
+def expected(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
+    """The files beside an adapter that was trained for so many epochs, locally and undisturbed."""
+    done: dict[int, dict[str, bytes]] = {}
+
+    def files(epochs: int = EPOCHS) -> dict[str, bytes]:
+        if epochs not in done:
+            workspace = prepared.copy(tmp_path_factory.mktemp("expected"))
+            (workspace / "tiny.yaml").write_text(settings(epochs))
+            workspace.succeed(TARGET)
+            done[epochs] = trained(workspace)
+        return done[epochs]
+
+    return files
+
+
+def trained(workspace: Workspace) -> dict[str, bytes]:
+    """The files beside the adapter."""
+    folder = (workspace / TARGET).parent
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture(scope="module")
+def in_time(
+    cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Training, Run]]:
+    """A training that needs more than its first minute."""
+    folder = tmp_path_factory.mktemp("in-time")
+    training = slow_training(cluster, prepared, folder, 60 / STEPS, settings(runtime=1))
+    yield training, training.start()
+    training.end()
+
+
+@pytest.fixture(scope="module")
+def too_long(cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A stage that hangs at its first attempt, in its only minute."""
+    workspace = prepared.copy(tmp_path_factory.mktemp("too-long"))
+    configuration = yaml.safe_load((workspace / "tiny.yaml").read_text())
+    configuration["resources"]["pca"]["runtime"] = 1
+    (workspace / "tiny.yaml").write_text(yaml.safe_dump(configuration))
+    program = workspace / "workflow/scripts/fit_pca.py"
+    hang = "from pathlib import Path\nimport time\nif not Path('hung').exists():\n    Path('hung').touch()\n    time.sleep(600)\n"
+    program.write_text(program.read_text().replace("import argparse\n", f"{hang}import argparse\n", 1))
+    run = start(cluster, workspace, "pca")
+    yield run
+    run.end()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _limits_pass_while_other_tests_run(in_time: tuple[Training, Run], too_long: Run) -> None:
+    """Slurm's shortest limit is a minute: what waits for it starts before everything else."""
+
+
+def test_a_requeued_job_continues_under_its_own_number(training: Training, expected):
+    run = training.start()
+    training.wait_for_checkpoint(run)
+    job = run.wait_for_job("train_phase1", "RUNNING")["JobId"]
+    training.cluster.command("scontrol", "requeue", job)
+    run.wait_for_job("train_phase1", "PENDING")
+    # Slurm would hold it back for two minutes.
+    training.cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+    run.succeed()
+    assert [(job["JobState"], job["Restarts"]) for job in run.of("train_phase1")] == [("COMPLETED", "1")]
+    assert "Trying to restart" not in run.output
+    assert 0 < training.continued_at < STEPS
+    assert trained(training.workspace) == expected()
+
+
+def test_a_job_that_somebody_cancels_is_noticed_and_tried_again(training: Training, expected):
+    run = training.start()
+    training.wait_for_checkpoint(run)
+    job = run.wait_for_job("train_phase1", "RUNNING")["JobId"]
+    cancelled = time.monotonic()
+    training.cluster.command("scancel", job)
+    wait_until(lambda: len(run.of("train_phase1")) == 2, f"another attempt\n{run.output}", 240)
+    assert time.monotonic() - cancelled < 240
+    run.succeed()
+    first, second = run.of("train_phase1")
+    assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    # More time and memory, for whatever ended the first one.
+    assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "1300M")
+    assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "2600M")
+    assert 0 < training.continued_at < STEPS
+    assert trained(training.workspace) == expected()
+
+
+def test_after_a_kill_of_snakemake_another_one_continues_and_the_orphan_gives_way(training: Training, expected):
+    first = training.start()
+    training.wait_for_checkpoint(first)
+    # Two at once are refused.
+    second = training.start()
+    assert second.wait() != 0
+    assert "cannot be locked" in second.output and "--unlock" in second.output
+    first.kill()
+    training.workspace.succeed("--unlock")
+    again = training.start()
+    again.succeed()
+    orphan, successor = (job["JobId"] for job in first.of("train_phase1"))
+    states = lambda: {job["JobId"]: job["JobState"] for job in first.jobs}  # noqa: E731
+    wait_until(lambda: states()[orphan] == "FAILED", "the orphan has given way")
+    assert states()[successor] == "COMPLETED"
+    assert 0 < training.continued_at < STEPS
+    assert trained(training.workspace) == expected()
+
+
+def test_a_training_stops_before_its_limit_and_goes_on_with_more_time(in_time: tuple[Training, Run], expected):
+    training, run = in_time
+    run.succeed()
+    first, second = run.of("train_phase1")
+    assert (first["JobState"], first["TimeLimit"]) == ("FAILED", "00:01:00")
+    assert (second["JobState"], second["TimeLimit"]) == ("COMPLETED", "00:02:00")
+    assert "the 1 minutes that this job was given are nearly over; the state is kept" in run.output
+    assert STEPS / 4 < training.continued_at < STEPS
+    assert trained(training.workspace) == expected()
+
+
+def test_a_stage_that_runs_out_of_time_gets_more(too_long: Run):
+    too_long.succeed()
+    first, second = too_long.of("fit_pca")
+    assert (first["JobState"], first["TimeLimit"]) == ("TIMEOUT", "00:01:00")
+    assert (second["JobState"], second["TimeLimit"]) == ("COMPLETED", "00:02:00")
+
+
+def test_a_drained_node_gets_no_job_and_a_failed_nodes_job_continues_elsewhere(training: Training, expected):
+    cluster = training.cluster
+    cluster.command("scontrol", "update", "NodeName=c1", "State=DRAIN", "Reason=test")
+    run = training.start()
+    training.wait_for_checkpoint(run)
+    assert run.wait_for_job("train_phase1", "RUNNING")["NodeList"] == "c2"
+    cluster.command("scontrol", "update", "NodeName=c1", "State=RESUME")
+    cluster.fail_node("c2")
+    try:
+        job = run.wait_for_job("train_phase1", "PENDING", seconds=120)
+        cluster.command("scontrol", "update", f"JobId={job['JobId']}", "StartTime=now")
+        run.succeed()
+    finally:
+        cluster.start_node("c2")
+        cluster.wait_for_nodes("idle", "mixed", "allocated")
+    assert [(job["JobState"], job["NodeList"]) for job in run.of("train_phase1")] == [("COMPLETED", "c1")]
+    assert 0 < training.continued_at < STEPS
+    assert trained(training.workspace) == expected()

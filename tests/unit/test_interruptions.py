@@ -1,0 +1,132 @@
+"""Programs that are killed, or told to stop, at random moments end in the bytes of an uninterrupted run."""
+
+import json
+import random
+import signal
+
+import pytest
+from interruptions import Interruption, run
+
+from latentwire.adapter import Adapter
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens, save_counts
+from latentwire.compression.table import save_table
+from latentwire.stopping import EXIT_STOPPED
+
+pytestmark = pytest.mark.slow
+
+K = 8
+INTERRUPTIONS = 2
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, prompts, sequences, tokenizer, tiny_model):
+    """Prepared prompts, a model and its table, token counts, a compressor, an adapter, and a gate's decision."""
+    folder = tmp_path_factory.mktemp("inputs")
+    prompts.to_parquet(folder / "prompts.parquet", index=False)
+    model = tiny_model()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    table = model.get_input_embeddings().weight.detach()
+    save_table(folder / "table.safetensors", table)
+    counts = count_tokens(sequences, len(table))
+    save_counts(folder / "counts.safetensors", pca=counts, train=counts.clone())
+    compressor = EmbeddingCompressor(table.shape[1], K).fit(table, counts)
+    compressor.save(folder / "pca.safetensors")
+    Adapter.from_compressor(compressor).save(folder / "phase1" / "adapter.safetensors")
+    (folder / "decision.json").write_text(json.dumps({"run_phase2": True}))
+    return folder
+
+
+def command(program, inputs):
+    """The script of a program and its arguments; a loop of about a second."""
+    split = f"--table {inputs}/table.safetensors --compress_dim {K} --threads 1 --state state --output output"
+    training = (
+        f"--train {inputs}/prompts.parquet --held_out {inputs}/prompts.parquet --compressor {inputs}/pca.safetensors"
+    )
+    model = f"--model {inputs}/model --dtype float32 --device cpu"
+    script, own = {
+        "phase 1": ("train_adapter_only.py", f"{training} {split} --epochs 60 --batch_size 8 --device cpu"),
+        "phase 2": (
+            "train_phase2.py",
+            f"{model} {training} {split} --decision {inputs}/decision.json --adapter {inputs}/phase1/adapter.safetensors"
+            " --epochs 10 --batch_size 8 --measure_prompts 4 --calibration_batches 2",
+        ),
+        "reader": ("train_reader.py", "--steps 40 --contexts 1 --width 16 --threads 1 --state state --output output"),
+        "evaluation": (
+            "evaluate.py",
+            f"{model} {split} --arms text pca phase1 --prompts {inputs}/prompts.parquet --counts {inputs}/counts.safetensors"
+            f" --compressor {inputs}/pca.safetensors --adapter {inputs}/phase1/adapter.safetensors --batch_size 2"
+            " --output output/predictions.jsonl",
+        ),
+    }[program]
+    return script, own.split()
+
+
+def contents(folder):
+    """Files by name, without what ``kill -9`` leaves of a file that was being written."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, inputs):
+    """The output of an uninterrupted run of a program, and the seconds that its loop took."""
+    done = {}
+
+    def result(program):
+        if program not in done:
+            folder = tmp_path_factory.mktemp("uninterrupted")
+            code, seconds = run(*command(program, inputs), folder)
+            assert code == 0, (folder / "log").read_text()
+            done[program] = contents(folder / "output"), seconds
+        return done[program]
+
+    return result
+
+
+PROGRAMS = ("phase 1", "phase 2", "reader", "evaluation")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGKILL", -signal.SIGKILL), ("SIGTERM", EXIT_STOPPED)])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_interrupted_at_random_moments_it_ends_in_the_same_bytes(
+    tmp_path, inputs, uninterrupted, program, name, status
+):
+    expected, seconds = uninterrupted(program)
+    moments, interrupted, code = random.Random(f"{program} {name}"), 0, None
+    while interrupted < INTERRUPTIONS and code != 0:
+        interruption = Interruption(signal.Signals[name], moments.uniform(0.05, 0.25) * seconds)
+        code, _ = run(*command(program, inputs), tmp_path, interruption)
+        assert code in (0, status), (tmp_path / "log").read_text()
+        interrupted += code != 0
+    assert interrupted, "it ended in a quarter of the time that the uninterrupted run took"
+    assert (tmp_path / "log").read_text().count("told to stop by SIGTERM") == interrupted * (name == "SIGTERM")
+    if code != 0:
+        assert run(*command(program, inputs), tmp_path)[0] == 0, (tmp_path / "log").read_text()
+    assert "continuing" in (tmp_path / "log").read_text()
+    assert contents(tmp_path / "output") == expected
+    assert contents(tmp_path / "state") == {}
+
+
+@pytest.mark.parametrize("program", ["phase 1", "reader"])
+def test_from_a_corrupt_checkpoint_it_goes_back_to_the_one_before(tmp_path, inputs, uninterrupted, program):
+    expected, seconds = uninterrupted(program)
+    run(*command(program, inputs), tmp_path, Interruption(signal.SIGKILL, 0.5 * seconds))
+    older, newest = sorted(tmp_path.glob("state/*/step*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert run(*command(program, inputs), tmp_path)[0] == 0
+    log = (tmp_path / "log").read_text()
+    assert f"{newest.name} can't be read" in log
+    assert f"continuing at step {int(older.stem.removeprefix('step'))}" in log
+    assert contents(tmp_path / "output") == expected
+
+
+def test_an_evaluation_ignores_a_batch_that_was_cut_short(tmp_path, inputs, uninterrupted):
+    expected, seconds = uninterrupted("evaluation")
+    run(*command("evaluation", inputs), tmp_path, Interruption(signal.SIGKILL, 0.5 * seconds))
+    (kept,) = tmp_path.glob("state/*/answers.jsonl")
+    kept.write_text(kept.read_text()[:-20])
+    assert run(*command("evaluation", inputs), tmp_path)[0] == 0
+    assert "a batch of answers in state/" in (tmp_path / "log").read_text()
+    assert contents(tmp_path / "output") == expected

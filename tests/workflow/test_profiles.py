@@ -1,0 +1,76 @@
+"""Profiles as people type them, dry: the cluster's from the repository's root, and a site's on top of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from workspace import ROOT, Workspace
+
+pytestmark = pytest.mark.workflow
+
+HEADLINE = {"train_phase1", "evaluate_original", "decide_gate", "report"}
+
+
+def resources(text: str, rule: str) -> dict[str, str]:
+    """The resources of a rule's first job, from a dry run."""
+    block = re.search(rf"rule {rule}:\n(.*?)\n\n", text, re.DOTALL)[1]
+    return dict(pair.split("=", 1) for pair in re.search(r"resources: (.*)", block)[1].split(", ") if "=" in pair)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rules"),
+    [
+        ((), HEADLINE),
+        (("--configfile", "config/smoke.yaml"), HEADLINE),
+        (("--configfile", "config/demo.yaml"), HEADLINE),
+        (("phase2",), {"train_phase1", "decide_gate"}),
+        (("report",), HEADLINE),
+    ],
+)
+def test_the_slurm_profile_as_typed(fresh: Workspace, arguments: tuple[str, ...], rules: set[str]):
+    text = fresh.succeed("-n", *arguments, "--profile", "slurm", configfile=None, cores=None)
+    assert rules <= set(re.findall(r"(?:rule|checkpoint) (\w+):", text))
+
+
+def test_declared_resources_grow_and_gpus_are_asked_for_where_they_are_used(fresh: Workspace):
+    text = fresh.succeed("-n", "--profile", "slurm", configfile=None, cores=None)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())["resources"]
+    for rule, stage in {"prepare_data": "prepare", "fit_pca": "pca", "train_phase1": "phase1"}.items():
+        found = resources(text, rule)
+        assert found["mem_mb"] == str(config[stage]["mem_mb"])
+        assert found["runtime"] == str(config[stage]["runtime"])
+        assert found.get("gpu") == (str(config[stage]["gpu"]) if config[stage]["gpu"] else None)
+    four = fresh.succeed(
+        "-n", "--profile", "slurm", "--config", "resources={evaluate: {gpu: 4}}", configfile=None, cores=None
+    )
+    assert resources(four, "evaluate_original")["gpu"] == "4"
+
+
+def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspace, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "default-resources": {"slurm_account": "'physics'", "qos": "'night'", "slurm_extra": "'--exclude=n7'"},
+                "set-resources": {"evaluate_original": {"gpu_model": "'h100'"}},
+            }
+        )
+    )
+    for site in (
+        ("--profile", "slurm", "--profile", str(tmp_path)),
+        ("--profile", "slurm", "--workflow-profile", str(tmp_path)),
+    ):
+        text = fresh.succeed("-n", *site, configfile=None, cores=None)
+        found = resources(text, "evaluate_original")
+        assert {found["slurm_account"], found["qos"], found["gpu_model"]} == {"physics", "night", "h100"}
+        assert found["slurm_extra"] == "--exclude=n7"
+        assert "gpu_model" not in resources(text, "fit_pca")
+
+
+def test_every_entry_of_the_cluster_profile_is_explained():
+    lines = (ROOT / "profiles/slurm/config.yaml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line and line[0] not in "# ":
+            assert lines[number - 1].startswith("#"), line
