@@ -114,9 +114,8 @@ def test_the_shipped_reader_answers_questions_on_articles_it_never_saw():
     """F1 ≥ 0.90 is its promise; 400 questions of 20 articles have a standard error of about 1.5 points."""
     rows = pd.DataFrame(flatten_squad(generate_corpus(12345, 20), "unseen"))
     tokenizer = load_tokenizer(str(SHIPPED))
-    prompts, _ = prepare_split(
-        "gate", sample_rows(rows, 400, 0), PromptRenderer(tokenizer), max_prompt_tokens=256, on_long_prompt="error"
-    )
+    drawn = sample_rows(rows, 400, 0, name="unseen")
+    prompts, _ = prepare_split("gate", drawn, PromptRenderer(tokenizer), max_prompt_tokens=256, on_long_prompt="error")
     mark_unseen_answers(prompts, np.arange(len(tokenizer)))
     model = load_model(str(SHIPPED), None, "float32", torch.device("cpu"))
     decoder = Decoder(model, tokenizer, max_new_tokens=8)
