@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=10_000, help="prompts at most (default 10,000)")
 
 
-def prompts(model: str, train_file: str, samples: int) -> list[np.ndarray]:
-    """Token ids of at most ``samples`` training prompts, in a seeded random order."""
-    frame = pd.DataFrame(read_rows("train", train_file, None, 0))
+def prompts(model: str, data: str, samples: int, split: str = "train") -> list[np.ndarray]:
+    """Token ids of at most ``samples`` prompts of a split, in a seeded random order."""
+    frame = pd.DataFrame(read_rows(split, data, None, 0))
     order = np.random.default_rng(0).permutation(len(frame))[:samples]
     rows = [{str(k): v for k, v in row.items()} for row in frame.iloc[order].to_dict("records")]
     renderer = PromptRenderer(load_tokenizer(model))

@@ -11,32 +11,14 @@ import argparse
 import sys
 import time
 
+import _inputs
 import _machine
 import numpy as np
-import pandas as pd
 import torch
+from _inputs import READER
 
-from latentwire.data.prepare import DataSettings, prepare_split, read_source
-from latentwire.data.prompts import PromptRenderer
 from latentwire.evaluation.generate import Answer, Decoder, batches_by_length, generate_answers
 from latentwire.lm import load_model, load_tokenizer, read_embeddings
-
-READER = str(_machine.ROOT / "resources" / "reader")
-
-
-def demo_prompts(samples: int) -> list[np.ndarray]:
-    """Token ids of ``samples`` prompts of the demo corpus's development articles."""
-    settings = DataSettings("demo", None, None, None, None, 0, {}, 256, "error")
-    dev = read_source(settings)[1]
-    assert isinstance(dev, pd.DataFrame)
-    frame, _ = prepare_split(
-        "gate",
-        dev.head(samples),
-        PromptRenderer(load_tokenizer(READER)),
-        max_prompt_tokens=256,
-        on_long_prompt="error",
-    )
-    return list(frame["input_ids"])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    prompts = demo_prompts(arguments.samples)
+    prompts = _inputs.prompts(READER, "demo", arguments.samples, "validation")
     table_VD = read_embeddings(READER).float()
     decoder = Decoder(
         load_model(READER, None, "float32", torch.device("cpu")), load_tokenizer(READER), max_new_tokens=8

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import runpy
 import statistics
 import subprocess
@@ -26,11 +25,6 @@ SCRIPT = _machine.ROOT / "workflow" / "scripts" / "read_embeddings.py"
 READER = _machine.ROOT / "resources" / "reader"
 
 
-def peak_memory() -> int:
-    """The largest resident set of this process since it started, in bytes; a parent's does not count."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-
-
 def read(model: str, output: Path) -> None:
     """Run the workflow's program in this process."""
     sys.argv = [str(SCRIPT), "--model", model, "--output", str(output)]
@@ -43,10 +37,10 @@ def measure(model: str) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         read(str(READER), Path(folder, "reader.safetensors"))
-        baseline = peak_memory()
+        baseline = _machine.peak_memory()
         start = time.perf_counter()
         read(model, Path(folder, "table.safetensors"))
-        spent, peak = time.perf_counter() - start, peak_memory()
+        spent, peak = time.perf_counter() - start, _machine.peak_memory()
         table = load_table(Path(folder, "table.safetensors")).nbytes
     return {"table": table, "baseline": baseline, "above": peak - baseline, "seconds": spent}
 

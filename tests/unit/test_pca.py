@@ -110,6 +110,12 @@ def test_smoothing_adds_that_many_occurrences_to_every_row(seed, smoothing):
     np.testing.assert_allclose(moments.covariance_DD, reference_DD, rtol=0, atol=1e-5 * reference_DD.max())
 
 
+@pytest.mark.parametrize("smoothing", [-0.1, float("nan"), float("inf")])
+def test_smoothing_that_is_no_number_of_occurrences_is_refused(smoothing):
+    with pytest.raises(ValueError, match="smoothing .* must be a finite number"):
+        weighted_moments(*drawn_table(0, 40, 5), smoothing)
+
+
 def test_smoothing_by_one_is_one_more_occurrence_of_every_row():
     table_VD, counts_V = drawn_table(3, 40, 6)
     smoothed, counted = fit_pca(table_VD, counts_V, 3, smoothing=1), fit_pca(table_VD, counts_V + 1, 3)

@@ -62,6 +62,8 @@ def parse_arguments() -> argparse.Namespace:
         )
     if arguments.recon_weight <= 0:
         parser.error(f"--recon_weight {arguments.recon_weight}: must be positive, it is the whole loss")
+    if not 0 <= arguments.smoothing < float("inf"):
+        parser.error(f"--smoothing {arguments.smoothing}: must be a finite number of occurrences, 0 or more")
     missing = [name for name in PREPARED if getattr(arguments, name) is None]
     if missing and len(missing) < len(PREPARED):
         parser.error(f"prepared inputs come together; --{', --'.join(missing)} missing")

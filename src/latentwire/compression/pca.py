@@ -60,13 +60,15 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor, smoothing: 
         smoothing: λ, occurrences added to every row.
 
     Raises:
-        ValueError: fewer than two occurrences, a negative count, or shapes that disagree.
+        ValueError: fewer than two occurrences, a negative count or smoothing, or shapes that disagree.
         FloatingPointError: an occurring row holds NaN or an infinity.
     """
     if table_VD.ndim != 2 or counts_V.shape != table_VD.shape[:1]:
         raise ValueError(f"expected table [V, D] and counts [V], got {tuple(table_VD.shape)}, {tuple(counts_V.shape)}")
     if (counts_V < 0).any():
         raise ValueError(f"token counts can't be negative, row {int((counts_V < 0).nonzero()[0])} has one")
+    if not 0 <= smoothing < float("inf"):
+        raise ValueError(f"smoothing {smoothing} must be a finite number of occurrences, 0 or more")
     if int(counts_V.sum()) < 2:
         raise ValueError(f"PCA needs at least two token occurrences, got {int(counts_V.sum())}")
     weights_V = counts_V.double() + smoothing
