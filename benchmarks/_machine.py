@@ -43,7 +43,14 @@ def peak_memory() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def _cpu_name() -> str:
+def commit() -> str:
+    """The checkout's commit, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def cpu_name() -> str:
+    """The processor's name."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -52,14 +59,11 @@ def _cpu_name() -> str:
 
 def heading(command: str) -> str:
     """The lines above a page's tables: command, hardware, software, commit, date and load."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"`{command}`\n\n"
-        f"{_cpu_name()}, {os.cpu_count()} cores, {memory:.0f} GiB; torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads; commit {commit}; {date.today().isoformat()}; "
+        f"{cpu_name()}, {os.cpu_count()} cores, {memory:.0f} GiB; torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads; commit {commit()}; {date.today().isoformat()}; "
         f"load average of the minute before {os.getloadavg()[0]:.1f}."
     )
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
+import _machine
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -71,16 +69,14 @@ def build_model(shapes: Shapes, device: torch.device) -> LlamaForCausalLM:
 
 
 def timed(step: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median seconds of a step, after two warm-up steps."""
-    seconds = []
-    for index in range(repeats + 2):
-        start = time.perf_counter()
+    """Median seconds of a step, after two warm-up steps; on CUDA until the device is done."""
+
+    def finished() -> None:
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if index >= 2:
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+
+    return _machine.seconds(finished, repeats, warmup=2)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -143,14 +139,13 @@ def main() -> None:
     )
     if device.type == "cuda":
         figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else _machine.cpu_name()
     print(
         json.dumps(
             {
                 "shapes": arguments.shapes,
                 "device": hardware,
-                "commit": commit.stdout.strip(),
+                "commit": _machine.commit(),
                 "date": date.today().isoformat(),
                 "torch": torch.__version__,
                 **{name: round(value, 4) for name, value in figures.items()},
