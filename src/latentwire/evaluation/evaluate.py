@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from latentwire.arms import ArmInputs, rebuild_function
-from latentwire.evaluation.generate import Answer, Decoder, batches_by_length
+from latentwire.evaluation.generate import Answer, Decoder, answer_batches, batches_by_length
 from latentwire.evaluation.kept import KeptAnswers
 from latentwire.stopping import StopRequest
 
@@ -67,11 +66,6 @@ def evaluate_arm(
             kept.keep(arm, number, answers)
         return answers
 
-    answered = (
-        (index, found)
-        for number, batch in enumerate(tqdm(batches, desc=arm, unit="batch", mininterval=5))
-        for index, found in zip(batch, answer(number, batch), strict=True)
-    )
     return [
         {
             "arm": arm,
@@ -81,5 +75,5 @@ def evaluate_arm(
             "tokens": found.tokens,
             "finished": found.finished,
         }
-        for index, found in answered
+        for index, found in answer_batches(batches, answer, arm)
     ]

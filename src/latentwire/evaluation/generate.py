@@ -7,7 +7,7 @@ Shape suffixes: B batch, L length, U token types, D embedding dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,14 @@ class Decoder:
         return Answer(first_line(text), kept, "stop" if stopped else "length")
 
 
+def answer_batches(
+    batches: Sequence[Sequence[int]], answer: Callable[[int, Sequence[int]], list[Answer]], description: str
+) -> Iterator[tuple[int, Answer]]:
+    """Each index with its answer, batch after batch, under a progress bar; ``answer`` gets a batch and its number."""
+    for number, batch in enumerate(tqdm(batches, desc=description, unit="batch", mininterval=5)):
+        yield from zip(batch, answer(number, batch), strict=True)
+
+
 def generate_answers(
     decoder: Decoder,
     prompts: Sequence[np.ndarray],
@@ -134,6 +142,8 @@ def generate_answers(
     description: str = "answers",
 ) -> Iterator[tuple[int, Answer]]:
     """Answers to the prompts in ``batches``, as (index, answer), batch after batch."""
-    for batch in tqdm(batches, desc=description, unit="batch", mininterval=5):
-        found = decoder.answers([prompts[index] for index in batch], rebuilt_UD, ids_U)
-        yield from zip(batch, found, strict=True)
+    return answer_batches(
+        batches,
+        lambda _, batch: decoder.answers([prompts[index] for index in batch], rebuilt_UD, ids_U),
+        description,
+    )
