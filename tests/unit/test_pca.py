@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from latentwire.compression.pca import BLOCK_ROWS, fit_pca, weighted_moments
+from latentwire.compression.pca import UPDATE_ROWS, fit_pca, leading_eigenpairs, weighted_moments
 
 
 def drawn_table(seed: int, rows: int, width: int, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,8 +72,23 @@ def test_a_mirrored_table_has_the_same_axes():
 def test_fewer_components_are_the_first_ones_of_more():
     table_VD, counts_V = drawn_table(2, 60, 8)
     few, many = fit_pca(table_VD, counts_V, 3), fit_pca(table_VD, counts_V, 7)
-    assert torch.equal(few.components_KD, many.components_KD[:3])
+    torch.testing.assert_close(few.components_KD, many.components_KD[:3], rtol=0, atol=1e-13)
     assert torch.equal(few.spectrum_D, many.spectrum_D)
+
+
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 40), data=st.data())
+def test_the_leading_eigenpairs_are_those_of_a_full_decomposition(seed, width, data):
+    """To a few roundings of the largest eigenvalue; ranks below D and repeated eigenvalues included."""
+    rng = np.random.default_rng(seed)
+    rank, k = data.draw(st.integers(1, width)), data.draw(st.integers(1, width))
+    axes_DR, _ = np.linalg.qr(rng.normal(size=(width, rank)))
+    eigenvalues_R = rng.integers(1, 4, rank).astype(float) if data.draw(st.booleans()) else rng.exponential(size=rank)
+    symmetric_DD = (axes_DR * eigenvalues_R) @ axes_DR.T
+    tolerance = 1e-13 * width * eigenvalues_R.max()
+    values_D, vectors_DK = leading_eigenpairs(np.asfortranarray(symmetric_DD), k)
+    np.testing.assert_allclose(values_D, scipy.linalg.eigvalsh(symmetric_DD), atol=tolerance, rtol=0)
+    np.testing.assert_allclose(symmetric_DD @ vectors_DK, vectors_DK * values_D[width - k :], atol=tolerance, rtol=0)
+    np.testing.assert_allclose(vectors_DK.T @ vectors_DK, np.eye(k), atol=1e-13 * width)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +99,13 @@ def test_fewer_components_are_the_first_ones_of_more():
         (10_000.0, torch.float32),
         (0.0, torch.bfloat16),
         (100.0, torch.bfloat16),
+        (1e9, torch.float64),
     ],
 )
 def test_the_blocked_float32_covariance_agrees_with_float64_also_far_from_the_origin(offset, dtype):
     """To 1e-5 of the largest variance; uncentred float32 sums would be wrong in the first digit."""
     rng = np.random.default_rng(0)
-    table_VD = torch.from_numpy(rng.normal(size=(BLOCK_ROWS + 500, 6)) + offset).to(dtype)
+    table_VD = torch.from_numpy(rng.normal(size=(UPDATE_ROWS + 500, 6)) + offset).to(dtype)
     counts_V = torch.from_numpy(rng.integers(0, 30, len(table_VD)))
     moments = weighted_moments(table_VD, counts_V)
     rows_ND = gathered(table_VD, counts_V)

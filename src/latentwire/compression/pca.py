@@ -16,7 +16,8 @@ import numpy as np
 import scipy.linalg
 import torch
 
-BLOCK_ROWS = 2048
+# Sums stay in a core's cache; symmetric updates are large enough for the rate of a matrix product.
+SUM_ROWS, UPDATE_ROWS = 256, 2048
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,59 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor, smoothing: 
     total = float(weights_V.sum())
     width = table_VD.shape[1]
     sum_D = torch.zeros(width, dtype=torch.float64)
-    for rows_U in used_U.split(BLOCK_ROWS):
-        block_UD = table_VD[rows_U].double()
+    for rows_U in used_U.split(SUM_ROWS):
+        block_UD = table_VD[rows_U]
         if not block_UD.isfinite().all():
             bad = int(rows_U[~block_UD.isfinite().all(dim=1)][0])
             raise FloatingPointError(f"embedding row {bad} is not finite")
-        sum_D += weights_V[rows_U] @ block_UD
+        sum_D += weights_V[rows_U] @ block_UD.double()
     mean_D = sum_D / total
+    # Subtracted in two parts, the float64 mean loses no digit in float32: near the mean, x - high is exact.
+    exact = torch.promote_types(table_VD.dtype, torch.float32)
+    high_D = mean_D.to(exact)
+    low_D = (mean_D - high_D).to(exact)
     lower_DD = np.zeros((width, width), order="F")
-    for rows_U in used_U.split(BLOCK_ROWS):
-        centred_UD = (table_VD[rows_U].double().sub_(mean_D) * weights_V[rows_U].sqrt()[:, None]).float()
+    for rows_U in used_U.split(UPDATE_ROWS):
+        centred_UD = table_VD[rows_U].to(exact).sub_(high_D).sub_(low_D)
+        centred_UD *= weights_V[rows_U].sqrt().to(exact)[:, None]
         # A symmetric update computes one triangle: half of a full product's work.
-        lower_DD += scipy.linalg.blas.ssyrk(1.0, centred_UD.numpy().T, lower=1)
-    diagonal_D = lower_DD.diagonal().copy()
-    lower_DD += lower_DD.T
-    np.fill_diagonal(lower_DD, diagonal_D)
-    lower_DD /= total - 1
-    return Moments(mean_D, torch.from_numpy(lower_DD.T))
+        lower_DD += scipy.linalg.blas.ssyrk(1.0, centred_UD.float().numpy().T, lower=1)
+    upper_DD = torch.from_numpy(lower_DD.T)
+    covariance_DD = upper_DD + upper_DD.T.contiguous()
+    covariance_DD.diagonal().div_(2)
+    return Moments(mean_D, covariance_DD.div_(total - 1))
+
+
+def leading_eigenpairs(symmetric_DD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenvalues of a symmetric matrix, and the eigenvectors of the ``k`` largest.
+
+    Householder tridiagonalisation A = QTQᵀ (Golub and Van Loan, Matrix Computations, 8.3), the spectrum of T, the
+    leading eigenvectors of T, and Q applied to those alone: ``scipy.linalg.eigh`` gives either all of the vectors or
+    only the values of those that it computes.
+
+    Args:
+        symmetric_DD: float64 in Fortran order, overwritten; its lower triangle is read.
+        k: 1 to D.
+
+    Returns:
+        Eigenvalues ``[D]`` and eigenvectors ``[D, k]``, both in ascending order of the eigenvalue.
+
+    Raises:
+        numpy.linalg.LinAlgError: LAPACK's iteration does not converge.
+    """
+    width = len(symmetric_DD)
+    if width == 1:
+        return symmetric_DD[0].copy(), np.ones((1, 1))
+    lapack = scipy.linalg.lapack
+    work = int(lapack.dsytrd_lwork(width, lower=1)[0])
+    reflectors_DD, diagonal, below, tau, _ = lapack.dsytrd(symmetric_DD, lower=1, overwrite_a=1, lwork=work)
+    values_D = scipy.linalg.eigvalsh_tridiagonal(diagonal, below)
+    _, vectors_DK = scipy.linalg.eigh_tridiagonal(diagonal, below, select="i", select_range=(width - k, width - 1))
+    # The first coordinate has no reflector: Q is the identity there.
+    reflectors, rest = np.asfortranarray(reflectors_DD[1:, :-1]), np.asfortranarray(vectors_DK[1:])
+    work = int(lapack.dormqr("L", "N", reflectors, tau, rest, lwork=-1)[1][0])
+    vectors_DK[1:] = lapack.dormqr("L", "N", reflectors, tau, rest, lwork=work, overwrite_c=1)[0]
+    return values_D, vectors_DK
 
 
 def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int, smoothing: float = 0.0) -> PCAFit:
@@ -117,12 +154,9 @@ def fit_pca(table_VD: torch.Tensor, counts_V: torch.Tensor, components: int, smo
             "raise pca.samples"
         )
     moments = weighted_moments(table_VD, counts_V, smoothing)
-    # Transposed it is in LAPACK's order, so that it is overwritten and not copied.
-    values_D, vectors_DD = scipy.linalg.eigh(
-        moments.covariance_DD.numpy().T, overwrite_a=True, check_finite=False, driver="evd"
-    )
+    values_D, vectors_DK = leading_eigenpairs(moments.covariance_DD.numpy().T, components)
     spectrum_D = torch.from_numpy(values_D[::-1].copy()).clamp_min(0)
-    components_KD = torch.from_numpy(vectors_DD[:, ::-1][:, :components].T.copy())
+    components_KD = torch.from_numpy(vectors_DK[:, ::-1].T.copy())
     largest_K1 = components_KD.abs().argmax(dim=1, keepdim=True)
     components_KD *= components_KD.gather(1, largest_K1).sign()
     return PCAFit(moments.mean_D, components_KD, spectrum_D)
