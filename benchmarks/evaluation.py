@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from _inputs import READER
 
-from latentwire.evaluation.generate import Answer, Decoder, batches_by_length, generate_answers
+from latentwire.evaluation.generate import Answer, Decoder, generate_answers
+from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.lm import load_model, load_tokenizer, read_embeddings
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=512, help="prompts (default 512)")
+    parser.add_argument("--samples", type=int, default=10_000, help="prompts (default: the whole split)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts a batch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -43,7 +44,7 @@ def main() -> None:
     answers: dict[int, dict[int, Answer]] = {}
     for _ in range(arguments.repeats):
         for size in arguments.batch_sizes:
-            batches = batches_by_length([len(ids) for ids in prompts], size)
+            batches = batches_by_prefix(prompts, size)
             start = time.perf_counter()
             answers[size] = dict(generate_answers(decoder, prompts, batches, table_VD, ids_U))
             times[size].append(time.perf_counter() - start)

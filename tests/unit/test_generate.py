@@ -1,12 +1,12 @@
 """Decoding: embeddings answer as text does, batches as single prompts, and the checkpoint's habits change nothing."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -14,11 +14,12 @@ from latentwire.evaluation.generate import (
     Answer,
     Decoder,
     NewlineAfterText,
-    batches_by_length,
+    can_share_prefixes,
     first_line,
     generate_answers,
     padded_embeddings,
 )
+from latentwire.evaluation.prefixes import prefix_runs
 
 CAP = 8
 
@@ -51,7 +52,7 @@ def test_the_original_embeddings_give_the_texts_answers_token_for_token(
     model = tiny_model(dtype=dtype, tie_word_embeddings=tied)
     calls = spied(model, monkeypatch)
     decoder, ids_U = Decoder(model, tokenizer, CAP), all_types(sequences)
-    chosen = sequences[:6]
+    chosen = sequences[::3][:6]  # of six contexts
     text = decoder.answers(chosen)
     identity = decoder.answers(chosen, model.get_input_embeddings().weight[ids_U], ids_U)
     assert identity == text
@@ -75,7 +76,7 @@ def test_a_batch_answers_as_each_prompt_alone(tiny_model, tokenizer, sequences, 
 def test_the_prompt_is_the_adapters_output_for_its_codes_left_padded_under_a_mask(
     tiny_model, tokenizer, sequences, monkeypatch
 ):
-    model = tiny_model()
+    model, chosen = tiny_model(), sequences[::3][:5]  # of five contexts
     table_VD = model.get_input_embeddings().weight
     compressor = EmbeddingCompressor(32, 8).fit(table_VD)
     torch.manual_seed(0)
@@ -84,9 +85,9 @@ def test_the_prompt_is_the_adapters_output_for_its_codes_left_padded_under_a_mas
     ids_U, calls = all_types(sequences), spied(model, monkeypatch)
     with torch.no_grad():
         rebuilt_UD = adapter(compressor.compress(table_VD[ids_U]))
-        Decoder(model, tokenizer, CAP).answers(sequences[:5], rebuilt_UD, ids_U)
-        length = max(len(ids) for ids in sequences[:5])
-        for row, ids in enumerate(sequences[:5]):
+        Decoder(model, tokenizer, CAP).answers(chosen, rebuilt_UD, ids_U)
+        length = max(len(ids) for ids in chosen)
+        for row, ids in enumerate(chosen):
             expected_LD = adapter(compressor.compress(table_VD[torch.from_numpy(ids).long()]))
             torch.testing.assert_close(calls[0]["inputs_embeds"][row, length - len(ids) :], expected_LD)
             assert not calls[0]["inputs_embeds"][row, : length - len(ids)].any()
@@ -100,6 +101,92 @@ def test_rebuilt_rows_on_a_gpu_meet_ids_and_mask_from_the_cpu():
     rows_UD, ids_U, ids_BL = torch.zeros(3, 4, device="meta"), torch.tensor([1, 5, 9]), torch.tensor([[0, 9], [1, 5]])
     embeddings_BLD = padded_embeddings(rows_UD, ids_U, ids_BL, torch.tensor([[0, 1], [1, 1]]))
     assert (embeddings_BLD.shape, embeddings_BLD.device.type) == ((2, 2, 4), "meta")
+
+
+# Prompts that begin alike
+
+
+@pytest.fixture
+def alike(sequences) -> list[np.ndarray]:
+    """Two contexts with three questions each, of different lengths, and a prompt with a context of its own."""
+    chosen = [sequences[index] for index in (0, 1, 2, 9, 10, 11, 33)]
+    runs = prefix_runs(chosen)
+    assert runs.run_of == [0, 0, 0, 1, 1, 1, 2] and len(set(runs.shared)) > 1
+    assert len({len(ids) - runs.shared[run] for ids, run in zip(chosen, runs.run_of, strict=True)}) > 2
+    return chosen
+
+
+def read_tokens(model, monkeypatch) -> list[tuple[int, int]]:
+    """Shapes (rows, tokens) of what the model reads from here on."""
+    shapes, forward = [], model.forward
+
+    def observed(input_ids=None, inputs_embeds=None, **keywords):
+        shapes.append((input_ids if inputs_embeds is None else inputs_embeds).shape[:2])
+        return forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **keywords)
+
+    observed.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model, "forward", observed)
+    return shapes
+
+
+@pytest.mark.parametrize("given_as", ["text", "embeddings"])
+def test_a_shared_beginning_is_read_once_and_changes_no_answer(tiny_model, tokenizer, alike, monkeypatch, given_as):
+    model = tiny_model()
+    decoder, ids_U = Decoder(model, tokenizer, CAP), all_types(alike)
+    rebuilt = () if given_as == "text" else (model.get_input_embeddings().weight[ids_U], ids_U)
+    alone = [decoder.answers([ids], *rebuilt)[0] for ids in alike]
+    shapes = read_tokens(model, monkeypatch)
+    assert decoder.answers(alike, *rebuilt) == alone
+    assert len({answer.text for answer in alone}) > 3
+    shared = prefix_runs(alike).shared
+    rest = max(len(ids) - shared[run] for ids, run in zip(alike, prefix_runs(alike).run_of, strict=True))
+    assert shapes[:2] == [(3, max(shared)), (7, rest)]
+    assert all(shape == (7, 1) for shape in shapes[2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shared_beginnings_as_embeddings_give_the_texts_answers(tiny_model, tokenizer, alike, monkeypatch, dtype):
+    model = tiny_model(dtype=dtype)
+    decoder, ids_U, calls = Decoder(model, tokenizer, CAP), all_types(alike), spied(model, monkeypatch)
+    text = decoder.answers(alike)
+    assert decoder.answers(alike, model.get_input_embeddings().weight[ids_U], ids_U) == text
+    of_text, of_embeddings = calls[1]["generated"], calls[3]["generated"]
+    assert torch.equal(of_embeddings, of_text[:, -of_embeddings.shape[1] :])
+
+
+def test_padding_after_a_beginning_moves_no_position(tiny_model, tokenizer, alike):
+    """In float64 the logits of a shared reading are those of each prompt alone, to rounding."""
+    model = tiny_model(dtype=torch.float64)
+    decoder, seen = Decoder(model, tokenizer, 1), []
+    model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits[:, -1]))
+    decoder.answers(alike)
+    together = seen[-1]
+    for row, ids in enumerate(alike):
+        decoder.answers([ids])
+        torch.testing.assert_close(together[row], seen[-1][0], rtol=1e-9, atol=1e-9)
+
+
+def test_layers_that_look_a_fixed_number_of_places_back_share_no_beginning(tokenizer, alike, monkeypatch):
+    """Padding between a beginning and the rest would move their window."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"num_key_value_heads": 2, "sliding_window": 16, "initializer_range": 0.3},
+    )
+    model = MistralForCausalLM(config).eval().requires_grad_(False)
+    decoder = Decoder(model, tokenizer, CAP)
+    alone = [decoder.answers([ids])[0] for ids in alike]
+    shapes = read_tokens(model, monkeypatch)
+    assert decoder.answers(alike) == alone
+    assert shapes[0] == (7, max(map(len, alike)))
+
+
+def test_a_model_that_takes_no_positions_shares_no_beginning(tiny_model):
+    model = tiny_model()
+    assert can_share_prefixes(model)
+    model.forward = lambda input_ids, attention_mask, past_key_values: None
+    assert not can_share_prefixes(model)
 
 
 # The checkpoint's own generation configuration
@@ -236,16 +323,6 @@ def test_an_answer_is_its_first_line_with_text(text, line):
 
 
 # Batches
-
-
-@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 7))
-def test_batches_cover_every_prompt_once_by_length(lengths, batch_size):
-    batches = batches_by_length(lengths, batch_size)
-    flat = [index for batch in batches for index in batch]
-    assert sorted(flat) == list(range(len(lengths)))
-    assert [lengths[index] for index in flat] == sorted(lengths)
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-    assert batches == batches_by_length(lengths, batch_size)
 
 
 def test_answers_come_with_the_index_of_their_prompt(tiny_model, tokenizer, sequences):

@@ -7,6 +7,7 @@ Shape suffixes: B batch, L length, U token types, D embedding dimensions.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
+
+from latentwire.evaluation.prefixes import prefix_runs
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,22 @@ def first_line(text: str) -> str:
     return text.strip().split("\n", 1)[0].strip()
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar length; formed before any sharding, so that shards take whole batches."""
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
 def padded_embeddings(
     rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor, mask_BL: torch.Tensor
 ) -> torch.Tensor:
     """Embeddings ``[B, L, D]`` of padded prompts, gathered from rebuilt rows on their device; zeros on padding."""
     index_BL = torch.searchsorted(ids_U, ids_BL).clamp_max(len(ids_U) - 1)
     return rebuilt_UD[index_BL.to(rebuilt_UD.device)] * mask_BL[..., None].to(rebuilt_UD.device)
+
+
+def can_share_prefixes(model: Any) -> bool:
+    """Whether keys and values of a prefix serve every prompt that begins with it.
+
+    Between a prefix and what follows there is padding, which must change no distance: positions have to come from
+    outside, and layers that look a fixed number of places back are out.
+    """
+    places = "position_ids" in inspect.signature(model.forward).parameters
+    return places and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 class Decoder:
@@ -82,6 +90,7 @@ class Decoder:
         # The stops stay with the model: another decoder of it must find them again.
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
+        self.shares_prefixes = can_share_prefixes(model)
 
     @torch.inference_mode()
     def answers(
@@ -89,32 +98,66 @@ class Decoder:
     ) -> list[Answer]:
         """Answers to one batch of prompts.
 
+        What neighbours have in common at their beginning is read once, where that saves reading.
+
         Args:
             prompts: token ids, unpadded.
             rebuilt_UD: rebuilt embeddings of the sorted token ids ``ids_U`` to read instead of the token ids.
             ids_U: sorted; every prompt token is among them.
         """
+        runs = prefix_runs(prompts)
+        shares = self.shares_prefixes and runs.saves([len(ids) for ids in prompts])
+        cut_B = [runs.shared[run] if shares else 0 for run in runs.run_of]
+        prefixes = self._padded([ids[:cut] for ids, cut in zip(prompts, cut_B, strict=True)])
+        suffixes = self._padded([ids[cut:] for ids, cut in zip(prompts, cut_B, strict=True)])
+        ids_BL, mask_BL = (torch.cat(parts, dim=1) for parts in zip(prefixes, suffixes, strict=True))
+        cache = None
+        if shares:
+            first_ids, first_mask = (part[runs.starts] for part in prefixes)
+            cache = self._keys_and_values(self._given(first_ids, first_mask, rebuilt_UD, ids_U))
+            cache.batch_select_indices(torch.tensor(runs.run_of, device=self.device))
+        # Given embeddings alone, generate() returns the new tokens only.
+        prompt_length = ids_BL.shape[1] if rebuilt_UD is None else 0
+        generated = self.model.generate(
+            **self._given(ids_BL, mask_BL, rebuilt_UD, ids_U),
+            past_key_values=cache,
+            generation_config=self.settings,
+            stopping_criteria=StoppingCriteriaList([NewlineAfterText(self.tokenizer, prompt_length)]),
+        )
+        return [self._answer(tokens) for tokens in generated[:, prompt_length:].tolist()]
+
+    def _padded(self, prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids padded on the left, and their mask, int64 ``[B, L]``; the mask is 0 on padding."""
         length = max(map(len, prompts))
         ids_BL = torch.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=torch.int64)
         mask_BL = torch.zeros_like(ids_BL)
         for row, ids in enumerate(prompts):
             ids_BL[row, length - len(ids) :] = torch.from_numpy(np.array(ids, dtype=np.int64))
             mask_BL[row, length - len(ids) :] = 1
+        return ids_BL, mask_BL
+
+    def _given(
+        self,
+        ids_BL: torch.Tensor,
+        mask_BL: torch.Tensor,
+        rebuilt_UD: torch.Tensor | None,
+        ids_U: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """What the model is given of padded prompts: token ids or rebuilt embeddings, and the mask."""
+        mask = {"attention_mask": mask_BL.to(self.device)}
         if rebuilt_UD is None:
-            given, prompt_length = {"input_ids": ids_BL.to(self.device)}, length
-        else:
-            assert ids_U is not None
-            embeddings_BLD = padded_embeddings(rebuilt_UD, ids_U, ids_BL, mask_BL)
-            dtype = next(self.model.parameters()).dtype
-            # Given embeddings alone, generate() returns the new tokens only.
-            given, prompt_length = {"inputs_embeds": embeddings_BLD.to(self.device, dtype)}, 0
-        generated = self.model.generate(
-            **given,
-            attention_mask=mask_BL.to(self.device),
-            generation_config=self.settings,
-            stopping_criteria=StoppingCriteriaList([NewlineAfterText(self.tokenizer, prompt_length)]),
+            return {"input_ids": ids_BL.to(self.device), **mask}
+        assert ids_U is not None
+        embeddings_BLD = padded_embeddings(rebuilt_UD, ids_U, ids_BL, mask_BL)
+        return {"inputs_embeds": embeddings_BLD.to(self.device, next(self.model.parameters()).dtype), **mask}
+
+    def _keys_and_values(self, given: dict[str, torch.Tensor]) -> Any:
+        """The cache after reading what is given."""
+        # The one new token is not read: it is not in the cache.
+        once = GenerationConfig(
+            do_sample=False, max_new_tokens=1, return_dict_in_generate=True, pad_token_id=self.tokenizer.pad_token_id
         )
-        return [self._answer(tokens) for tokens in generated[:, prompt_length:].tolist()]
+        return self.model.generate(**given, generation_config=once).past_key_values
 
     def _answer(self, tokens: list[int]) -> Answer:
         stops = set(self.settings.eos_token_id) | {self.settings.pad_token_id}

@@ -15,7 +15,8 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
-from latentwire.evaluation.generate import Decoder, batches_by_length, generate_answers
+from latentwire.evaluation.generate import Decoder, generate_answers
+from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.evaluation.squad_metrics import batch_metrics
 from latentwire.training.run_phase1 import TrainingFiles
 
@@ -42,7 +43,7 @@ def quick_evaluation(
     """
     prompts = read_prompts(files.held_out, ["input_ids", "answers"]).head(questions)
     sequences = [np.asarray(ids) for ids in prompts["input_ids"]]
-    batches = batches_by_length([len(ids) for ids in sequences], batch_size)
+    batches = batches_by_prefix(sequences, batch_size)
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
     codes_UK = EmbeddingCompressor.load(files.compressor, compress_dim).compress(load_table(files.table)[ids_U])
     decoder = Decoder(model, tokenizer, max_new_tokens)
