@@ -1,8 +1,10 @@
 """Evaluation: answers in batches against answers one by one, on the embedded reader.
 
     python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --tokens_only --model llama-shapes --file dev-v1.1.json
 
-Both generate from the same prompts' embeddings with the same decoding; the answers are compared too.
+Both generate from the same prompts' embeddings with the same decoding; the answers are compared too. With
+``--tokens_only`` nothing is generated: it counts the tokens, padding included, that the model would read.
 """
 
 from __future__ import annotations
@@ -15,30 +17,53 @@ import _inputs
 import _machine
 import numpy as np
 import torch
-from _inputs import READER
 
 from latentwire.evaluation.generate import Answer, Decoder, generate_answers
-from latentwire.evaluation.prefixes import batches_by_prefix
+from latentwire.evaluation.prefixes import batches_by_prefix, prefix_runs
 from latentwire.lm import load_model, load_tokenizer, read_embeddings
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=10_000, help="prompts (default: the whole split)")
+    parser.add_argument("--model", default=_inputs.READER, help="model directory (default: the embedded reader)")
+    parser.add_argument(
+        "--file", default="demo", help="official SQuAD v1.1 JSON (default: the embedded corpus, validation split)"
+    )
+    parser.add_argument("--samples", type=int, default=100_000, help="prompts at most (default: all)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts a batch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--tokens_only", action="store_true", help="count tokens, generate nothing")
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    prompts = _inputs.prompts(READER, "demo", arguments.samples, "validation")
-    table_VD = read_embeddings(READER).float()
-    decoder = Decoder(
-        load_model(READER, None, "float32", torch.device("cpu")), load_tokenizer(READER), max_new_tokens=8
-    )
+def tokens_to_read(prompts: list[np.ndarray], batch_size: int) -> tuple[int, int]:
+    """Tokens of all batches, padding included: every prompt whole, and shared beginnings once."""
+    whole = shared = 0
+    for batch in batches_by_prefix(prompts, batch_size):
+        chosen = [prompts[index] for index in batch]
+        runs, lengths = prefix_runs(chosen), [len(ids) for ids in chosen]
+        rests = [length - runs.shared[run] for length, run in zip(lengths, runs.run_of, strict=True)]
+        plain = len(batch) * max(lengths)
+        whole += plain
+        shared += min(plain, len(runs.shared) * max(runs.shared) + len(batch) * max(rests))
+    return whole, shared
+
+
+def token_rows(prompts: list[np.ndarray], batch_sizes: list[int]) -> list[list[object]]:
+    """A line a batch size."""
+    rows: list[list[object]] = []
+    for size in batch_sizes:
+        whole, shared = tokens_to_read(prompts, size)
+        rows.append([size, f"{len(prompts):,}", f"{whole:,}", f"{shared:,}", f"{whole / shared:.2f}"])
+    return rows
+
+
+def time_rows(arguments: argparse.Namespace, prompts: list[np.ndarray]) -> list[list[object]]:
+    """A line a batch size: seconds, and whether the answers are those of the first batch size."""
+    table_VD = read_embeddings(arguments.model).float()
+    model = load_model(arguments.model, None, "float32", torch.device("cpu"))
+    decoder = Decoder(model, load_tokenizer(arguments.model), max_new_tokens=8)
     ids_U = torch.arange(len(table_VD))
     times: dict[int, list[float]] = {size: [] for size in arguments.batch_sizes}
     answers: dict[int, dict[int, Answer]] = {}
@@ -50,15 +75,27 @@ def main() -> None:
             times[size].append(time.perf_counter() - start)
     first = arguments.batch_sizes[0]
     slow = float(np.median(times[first]))
-    rows = []
+    rows: list[list[object]] = []
     for size in arguments.batch_sizes:
         spent = float(np.median(times[size]))
         same = sum(answers[size][index] == answer for index, answer in answers[first].items())
         rows.append(
-            [size, f"{spent:.1f}", f"{len(prompts) / spent:.0f}", f"{slow / spent:.1f}", f"{same} of {len(prompts)}"]
+            [size, f"{spent:.2f}", f"{len(prompts) / spent:.0f}", f"{slow / spent:.1f}", f"{same} of {len(prompts)}"]
         )
+    return rows
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    prompts = _inputs.prompts(arguments.model, arguments.file, arguments.samples, "validation")
     print(_machine.heading(" ".join(["python benchmarks/evaluation.py", *sys.argv[1:]])) + "\n")
-    print(_machine.table(["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"], rows))
+    header = ["prompts a batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]
+    print(_machine.table(header, token_rows(prompts, arguments.batch_sizes)))
+    if not arguments.tokens_only:
+        first = arguments.batch_sizes[0]
+        header = ["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
+        print("\n" + _machine.table(header, time_rows(arguments, prompts)))
 
 
 if __name__ == "__main__":

@@ -137,6 +137,12 @@ def main() -> None:
     figures["generate_16_tokens_s"] = timed(
         lambda: decoder.answers(prompts, rebuilt_UD, ids_U), device, arguments.repeats
     )
+    # Four prompts a context, of three quarters of their tokens.
+    context = 3 * shapes.tokens // 4
+    alike = [np.concatenate([prompts[row - row % 4][:context], ids[context:]]) for row, ids in enumerate(prompts)]
+    figures["generate_16_tokens_shared_contexts_s"] = timed(
+        lambda: decoder.answers(alike, rebuilt_UD, ids_U), device, arguments.repeats
+    )
     if device.type == "cuda":
         figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else _machine.cpu_name()

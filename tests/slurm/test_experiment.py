@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster import Cluster
-from runs import STAGES, Run, rule_of, start
+from runs import ONE_K, STAGES, Run, rule_of, start
 from workspace import RESULTS, Workspace, write_f1
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -77,3 +78,22 @@ def test_a_gate_that_passes(cluster: Cluster, prepared: Workspace, tmp_path: Pat
     assert not run.of("train_phase2")
     assert_jobs_had_what_they_declare(run)
     assert_same_results(workspace, scored)
+
+
+def test_an_evaluation_scattered_over_jobs(cluster: Cluster, prepared: Workspace, tmp_path: Path):
+    folder = f"{RESULTS}/original/gate"
+    workspaces = []
+    for shards in (1, 3):
+        workspace = prepared.copy(tmp_path / f"{shards}")
+        evaluate = ONE_K["evaluate"] | {"batch_size": 16, "shards": shards}
+        (workspace / "tiny.yaml").write_text(yaml.safe_dump(ONE_K | {"evaluate": evaluate}))
+        workspaces.append(workspace)
+    whole, scattered = workspaces
+    run = start(cluster, scattered, f"{folder}/scores.parquet")
+    whole.succeed(f"{folder}/scores.parquet")
+    run.succeed()
+    assert [job["JobState"] for job in run.of("evaluate_original")] == ["COMPLETED"] * 3
+    parts = [(scattered / f"{folder}/predictions.{shard}-of-3.jsonl").read_text().splitlines() for shard in range(3)]
+    predictions = (whole / f"{folder}/predictions.0-of-1.jsonl").read_text().splitlines()
+    assert all(parts) and sorted(sum(parts, [])) == sorted(predictions)
+    assert (scattered / f"{folder}/scores.parquet").read_bytes() == (whole / f"{folder}/scores.parquet").read_bytes()
