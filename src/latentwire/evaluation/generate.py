@@ -152,12 +152,9 @@ class Decoder:
         return {"inputs_embeds": embeddings_BLD.to(self.device, next(self.model.parameters()).dtype), **mask}
 
     def _keys_and_values(self, given: dict[str, torch.Tensor]) -> Any:
-        """The cache after reading what is given."""
-        # The one new token is not read: it is not in the cache.
-        once = GenerationConfig(
-            do_sample=False, max_new_tokens=1, return_dict_in_generate=True, pad_token_id=self.tokenizer.pad_token_id
-        )
-        return self.model.generate(**given, generation_config=once).past_key_values
+        """The cache after reading what is given; no logits are computed."""
+        positions_BL = (given["attention_mask"].cumsum(dim=1) - 1).clamp_min(0)
+        return self.model.base_model(**given, position_ids=positions_BL, use_cache=True).past_key_values
 
     def _answer(self, tokens: list[int]) -> Answer:
         stops = set(self.settings.eos_token_id) | {self.settings.pad_token_id}

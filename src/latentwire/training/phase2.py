@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
+from latentwire.files import read_json, write_json
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import Losses, OptimiserSettings, batch_at, train_adapter
@@ -206,6 +207,16 @@ def _calibrate(
     return Calibration(mean_reconstruction, mean_prompt, alpha, beta, norm_reconstruction, norm_prompt)
 
 
+def _kept_calibration(state: Path, calibrate: Callable[[], Calibration]) -> Calibration:
+    """The calibration of an interrupted run; without one, a new one, which is kept."""
+    path = state / "calibration.json"
+    if not path.exists():
+        calibration = calibrate()
+        write_json(path, vars(calibration))
+        return calibration
+    return Calibration(**read_json(path))
+
+
 def train_phase2(
     adapter: Adapter,
     model: Any,
@@ -285,7 +296,7 @@ def train_phase2(
         reconstruction, prompt_loss = rebuild(step)
         return reconstruction, prompt_loss()
 
-    calibration = _calibrate(adapter, losses_at, settings)
+    calibration = _kept_calibration(state, lambda: _calibrate(adapter, losses_at, settings))
     alpha, beta = calibration.alpha, calibration.beta
 
     def loss_at(step: int) -> Losses:
