@@ -71,14 +71,18 @@ def measured(
     cluster: Cluster, work: Path, configfile: str | None, first_looks: list[int]
 ) -> list[tuple[str, str, str]]:
     """What was run, where, and the seconds that it took."""
-    rows = [("no-op", "srun alone", f"{seconds(work, cluster, 'srun', 'true'):.1f}")]
+    rows: list[tuple[str, str, str]] = []
+
+    def run(what: str, place: str, folder: Path, *words: str) -> None:
+        rows.append((what, place, f"{seconds(folder, cluster, *words):.1f}"))
+        print(*rows[-1], sep=", ", file=sys.stderr, flush=True)
+
+    run("no-op", "srun alone", work, "srun", "true")
     for number, (place, options) in enumerate(places(first_looks).items()):
-        folder = noop_folder(work / f"noop{number}")
-        rows.append(("no-op", place, f"{seconds(folder, cluster, *SNAKEMAKE, *options):.1f}"))
+        run("no-op", place, noop_folder(work / f"noop{number}"), *SNAKEMAKE, *options)
         if configfile is not None:
             folder = project_folder(work / f"project{number}")
-            taken = seconds(folder, cluster, *SNAKEMAKE, *options, "--configfile", configfile)
-            rows.append((configfile, place, f"{taken:.1f}"))
+            run(configfile, place, folder, *SNAKEMAKE, *options, "--configfile", configfile)
     return sorted(rows, key=lambda row: row[0] != "no-op")
 
 

@@ -55,6 +55,8 @@ KillWait=20
 # A node that does not answer for so long has failed.
 SlurmdTimeout=10
 ReturnToService=2
+# As at sites that requeue a job only where it asks for it.
+JobRequeue=0
 GresTypes=gpu
 NodeName=c[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={c1},{c2} CPUs=2 RealMemory=16000
 NodeName=g1 NodeHostname={host} NodeAddr=127.0.0.1 Port={g1} CPUs=4 RealMemory=16000 Gres=gpu:{gpus}
