@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import runpy
 import sys
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
@@ -22,46 +24,51 @@ processes.set_forkserver_preload(["transformers.models.llama.modeling_llama", "l
 
 @dataclass(frozen=True)
 class Interruption:
-    """A signal, so many seconds after the program's loop has begun."""
+    """A signal, so many seconds after the program has kept its state so many times."""
 
     signal: int
-    seconds: float
+    after: int
+    seconds: float = 0.0
+
+    def watch(self, method: Callable[..., None]) -> Callable[..., None]:
+        """``method``, which keeps state, with the signal after its call of that number."""
+        calls = count(1)
+
+        def watched(*arguments: Any) -> None:
+            method(*arguments)
+            if next(calls) == self.after:
+                timer = threading.Timer(self.seconds, os.kill, (os.getpid(), self.signal))
+                timer.daemon = True
+                timer.start()
+
+        return watched
 
 
-def _run(script: str, arguments: Sequence[str], folder: Path) -> None:
-    """What the process does: the program, in its folder, with a checkpoint many times a second."""
+def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Interruption | None) -> None:
+    """What the process does: the program, in its folder, with a checkpoint after every step."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    from latentwire.evaluation.kept import KeptAnswers
     from latentwire.training import checkpoint
 
-    checkpoint.INTERVAL_SECONDS = 0.02
+    checkpoint.INTERVAL_SECONDS = 0
+    if interruption is not None:
+        checkpoint.Checkpoints.save = interruption.watch(checkpoint.Checkpoints.save)
+        KeptAnswers.keep = interruption.watch(KeptAnswers.keep)
     sys.argv = [script, *arguments]
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
-def run(
-    script: str, arguments: Sequence[str], folder: Path, interruption: Interruption | None = None
-) -> tuple[int | None, float]:
+def run(script: str, arguments: Sequence[str], folder: Path, interruption: Interruption | None = None) -> int | None:
     """Run a program of ``workflow/scripts`` in ``folder``, which keeps its ``state`` there and logs to ``log``.
 
     Returns:
-        Its exit status (minus a signal's number where one ended it), and the seconds from its loop's begin to its end.
+        Its exit status (minus a signal's number where one ended it).
     """
-    process = processes.Process(target=_run, args=(script, arguments, folder))
-    before = {path: path.stat().st_ino for path in folder.glob("state/*/owner")}
+    process = processes.Process(target=_run, args=(script, arguments, folder, interruption))
     process.start()
-    while process.is_alive():
-        # The loop begins by writing its name anew.
-        if any(before.get(path) != path.stat().st_ino for path in folder.glob("state/*/owner")):
-            break
-        time.sleep(0.001)
-    begin = time.monotonic()
-    if interruption is not None:
-        process.join(interruption.seconds)
-        if process.is_alive():
-            os.kill(process.pid, interruption.signal)
     process.join()
-    return process.exitcode, time.monotonic() - begin
+    return process.exitcode
