@@ -16,7 +16,8 @@ from latentwire.layout import Layout
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
-# Global names in a shell command are not tracked, so another interpreter reruns nothing.
+# Global names in a shell command are not tracked, so another interpreter reruns nothing. Commands begin with exec: Slurm
+# signals every process of a job, and ends a job whose shell has died of a signal, whatever its program still has to keep.
 PYTHON = shlex.quote(sys.executable)
 
 try:
@@ -109,14 +110,17 @@ def threads_of(stage):
     return config["resources"][stage]["threads"]
 
 
+def growing(stage, name):
+    """A resource of a stage that grows with every attempt, up to what the configuration allows."""
+    first, most = config["resources"][stage][name], config["resources"][f"max_{name}"]
+    return lambda wildcards, attempt: first * attempt if most is None else min(first * attempt, most)
+
+
 def job_resources(stage):
-    """Memory, time and GPUs of a stage's jobs; memory and time grow with every attempt."""
-    own = config["resources"][stage]
-    resources = {
-        "mem_mb": lambda wildcards, attempt: own["mem_mb"] * attempt,
-        "runtime": lambda wildcards, attempt: own["runtime"] * attempt,
-    }
-    return resources | ({"gpu": own["gpu"]} if own["gpu"] else {})
+    """Memory, time and GPUs of a stage's jobs."""
+    gpu = config["resources"][stage]["gpu"]
+    resources = {name: growing(stage, name) for name in ("mem_mb", "runtime")}
+    return resources | ({"gpu": gpu} if gpu else {})
 
 
 def bootstrap_flags():

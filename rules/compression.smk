@@ -17,7 +17,7 @@ rule read_embeddings:
         identity=model_identity(),
         code=code("read_embeddings.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/read_embeddings.py {params.model} --threads {threads} --output {output.table} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/read_embeddings.py {params.model} --threads {threads} --output {output.table} > {log} 2>&1"
 
 
 rule fit_pca:
@@ -40,7 +40,7 @@ rule fit_pca:
         smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/fit_pca.py --table {input.table} --counts {input.counts} --compress_dim {params.dim}"
+        "exec {PYTHON} {SCRIPTS}/fit_pca.py --table {input.table} --counts {input.counts} --compress_dim {params.dim}"
         " {params.smoothing} --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
 
 
@@ -63,5 +63,5 @@ rule fit_random_projection:
         smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
+        "exec {PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
         " --compress_dim {params.dim} {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"

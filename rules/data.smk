@@ -29,7 +29,7 @@ rule prepare_data:
         code=code("prepare_data.py"),
         folder=f"{PATHS.root}/data",
     shell:
-        "{PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"
+        "exec {PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"
         " --threads {threads} --output {params.folder} > {log} 2>&1"
 
 
@@ -51,5 +51,5 @@ rule count_tokens:
         pca=flags("pca", "samples"),
         code=code("count_tokens.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/count_tokens.py --train {input.train} --table {input.table} {params.pca}"
+        "exec {PYTHON} {SCRIPTS}/count_tokens.py --train {input.train} --table {input.table} {params.pca}"
         " --threads {threads} --output {output.counts} > {log} 2>&1"

@@ -15,12 +15,15 @@ checkpoint check_ceiling:
         PATHS.ceiling,
     log:
         log_of(PATHS.ceiling),
+    threads: 1
+    resources:
+        **job_resources("prepare"),
     params:
         flags=flags("gate", "threshold") + " " + optional_flag("override", config["ceiling"]["override"]),
         bootstrap=bootstrap_flags(),
         code=code("check_ceiling.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
+        "exec {PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
         " --output {output} > {log} 2>&1"
 
 
@@ -34,12 +37,15 @@ checkpoint decide_gate:
         evidence=PATHS.gate("{k}", "evidence"),
     log:
         log_of(PATHS.gate("{k}", "decision")),
+    threads: 1
+    resources:
+        **job_resources("prepare"),
     params:
         gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["phase2"]["force"]),
         bootstrap=bootstrap_flags(),
         code=code("gate.py"),
     shell:
-        "{PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --original {input.original} --phase1 {input.phase1}"
+        "exec {PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --original {input.original} --phase1 {input.phase1}"
         " {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
 
 
@@ -60,6 +66,9 @@ rule final_validation:
         text=PATHS.verdict.replace(".json", ".md"),
     log:
         log_of(PATHS.verdict),
+    threads: 1
+    resources:
+        **job_resources("prepare"),
     params:
         flags=" ".join(
             [
@@ -73,7 +82,7 @@ rule final_validation:
         code=code("final_validation.py"),
         root=PATHS.root,
     shell:
-        "{PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
+        "exec {PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
         " {params.bootstrap} --configuration {CONFIGURATION} --command {COMMAND:q} --overrides {OVERRIDES:q}"
         " --output {output.verdict} > {log} 2>&1"
 
@@ -85,9 +94,12 @@ rule report:
         PATHS.report,
     log:
         log_of(PATHS.report),
+    threads: 1
+    resources:
+        **job_resources("prepare"),
     params:
         root=PATHS.root,
         code=code("report.py"),
         template=content_identity(PACKAGE / "report" / "page.html.jinja"),
     shell:
-        "{PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"

@@ -27,7 +27,7 @@ rule evaluate_original:
         state=f"{PATHS.root}/state",
         code=arms_code(arms_of("original")),
     shell:
-        "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+        "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
         " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
         " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
@@ -59,7 +59,7 @@ rule evaluate_linear:
         state=f"{PATHS.root}/state",
         code=arms_code(arms_of("linear")),
     shell:
-        "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+        "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
         " --table {input.table} --counts {input.counts} --compressor {input.compressor} --compress_dim {wildcards.k}"
         " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
         " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
@@ -97,7 +97,7 @@ for STAGE in STAGES:
             state=f"{PATHS.root}/state",
             code=lambda w, stage=STAGE: arms_code(arms_of(stage, w.split)),
         shell:
-            "{PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
+            "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
             " --compress_dim {wildcards.k} --adapter {input.adapters}"
             " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
@@ -128,7 +128,7 @@ for STAGE in STAGES:
             arms=["pca", *arms_of(STAGE)],
             code=code("measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_of(STAGE)))),
         shell:
-            "{PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
+            "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
             " --compress_dim {wildcards.k} --adapter {input.adapters} --threads {threads} --output {output.sums}"
             " > {log} 2>&1"
@@ -151,11 +151,12 @@ for GROUP in GROUP_ARMS:
             benchmark_of(PATHS.scores(GROUP, "{split}"))
         # Seconds of work, without a model.
         localrule: True
+        threads: 1
         resources:
             **job_resources("prepare"),
         params:
             identity=flags("evaluate", "identity_samples"),
             code=code("score.py"),
         shell:
-            "{PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
+            "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
             " {params.identity} --output {output.scores} > {log} 2>&1"

@@ -31,7 +31,7 @@ rule train_phase1:
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
-        "{PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
+        "exec {PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
         " --table {input.table} --compressor {input.compressor} --ceiling {input.ceiling}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase1} {params.quick}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"
@@ -70,7 +70,7 @@ rule train_phase2:
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
-        "{PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
+        "exec {PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.quick}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"

@@ -32,7 +32,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 AuthInfo=socket={folder}/munge.socket
 SlurmUser=root
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 MpiDefault=none
 MailProg=/bin/true

@@ -20,9 +20,13 @@ TARGET = f"{RESULTS}/k8/seed0/phase1/adapter.safetensors"
 LOG = f"{RESULTS}/logs/k8/seed0/phase1/adapter.safetensors.log"
 EPOCHS = 60
 STEPS = 4 * EPOCHS
-# A training that lasts, but computes little: every step sleeps.
+# Steps between two measurements, each with a checkpoint.
+MEASURED = STEPS // 10
+# A training that lasts, but computes little: every step sleeps, and so does what it keeps when it is told to stop.
 STEP_SECONDS = 0.1
+STOP_SECONDS = 3
 LOOP = "        losses = loss_at(step)\n"
+STOP = "stop.check(partial(save, step))"
 
 
 def settings(epochs: int = EPOCHS, **resources: int) -> str:
@@ -85,13 +89,14 @@ def training(cluster: Cluster, prepared: Workspace, tmp_path: Path) -> Iterator[
 def slow_training(
     cluster: Cluster, prepared: Workspace, folder: Path, step_seconds: float, configuration: str
 ) -> Training:
-    """A copy of the prepared experiment in which every step of training takes ``step_seconds`` longer."""
+    """A copy of the prepared experiment with ``step_seconds`` more a step and ``STOP_SECONDS`` more at a stop."""
     workspace = prepared.copy(folder)
     (workspace / "tiny.yaml").write_text(configuration)
     loop = workspace / "src/latentwire/training/loop.py"
     text = loop.read_text()
-    assert text.count(LOOP) == 1
-    loop.write_text(text.replace(LOOP, f"        __import__('time').sleep({step_seconds})\n{LOOP}"))
+    assert text.count(LOOP) == text.count(STOP) == 1
+    text = text.replace(LOOP, f"        __import__('time').sleep({step_seconds})\n{LOOP}")
+    loop.write_text(text.replace(STOP, f"stop.check(lambda: (__import__('time').sleep({STOP_SECONDS}), save(step)))"))
     return Training(cluster, workspace)
 
 
@@ -159,7 +164,8 @@ def test_a_requeued_job_continues_under_its_own_number(training: Training, expec
     run.succeed()
     assert [(job["JobState"], job["Restarts"]) for job in run.of("train_phase1")] == [("COMPLETED", "1")]
     assert "Trying to restart" not in run.output
-    assert 0 < training.continued_at < STEPS
+    # It was given the time to keep the step that it was told to stop at.
+    assert training.continued_at % MEASURED != 0
     assert trained(training.workspace) == expected()
 
 
@@ -177,7 +183,8 @@ def test_a_job_that_somebody_cancels_is_noticed_and_tried_again(training: Traini
     # More time and memory, for whatever ended the first one.
     assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "1300M")
     assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "2600M")
-    assert 0 < training.continued_at < STEPS
+    assert "told to stop by SIGTERM; the state is kept" in run.output
+    assert training.continued_at % MEASURED != 0
     assert trained(training.workspace) == expected()
 
 

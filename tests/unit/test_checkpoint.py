@@ -140,7 +140,19 @@ def other_header(path):
     save_file({"weight": torch.zeros(3)}, path, metadata={"state": "{", "step": "10"})
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, text, foreign, other_header])
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # in the last tensor
+    path.write_bytes(content)
+
+
+def flipped_in_the_header(path):
+    content = path.read_bytes()
+    assert content.count(b'[\\"step\\", 10]') == 1
+    path.write_bytes(content.replace(b'[\\"step\\", 10]', b'[\\"step\\", 11]'))
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, text, foreign, other_header, flipped, flipped_in_the_header])
 def test_an_unreadable_newest_one_is_passed_over_aloud(tmp_path, caplog, damage):
     checkpoints = Checkpoints(tmp_path)
     saved(checkpoints, 5, 10)

@@ -16,7 +16,7 @@ HEADLINE = {"train_phase1", "evaluate_original", "decide_gate", "report"}
 
 def resources(text: str, rule: str) -> dict[str, str]:
     """The resources of a rule's first job, from a dry run."""
-    block = re.search(rf"rule {rule}:\n(.*?)\n\n", text, re.DOTALL)[1]
+    block = re.search(rf"(?:rule|checkpoint) {rule}:\n(.*?)\n\n", text, re.DOTALL)[1]
     return dict(pair.split("=", 1) for pair in re.search(r"resources: (.*)", block)[1].split(", ") if "=" in pair)
 
 
@@ -47,6 +47,25 @@ def test_declared_resources_grow_and_gpus_are_asked_for_where_they_are_used(fres
         "-n", "--profile", "slurm", "--config", "resources={evaluate: {gpu: 4}}", configfile=None, cores=None
     )
     assert resources(four, "evaluate_original")["gpu"] == "4"
+
+
+def test_every_rule_with_a_program_declares_what_its_job_needs(fresh: Workspace):
+    text = fresh.succeed("-n", "--profile", "slurm", "report", configfile=None, cores=None)
+    for rule in set(re.findall(r"(?:rule|checkpoint) (\w+):", text)):
+        found = resources(text, rule)
+        assert {"mem_mb", "runtime"} <= found.keys() and "<TBD>" not in (found["mem_mb"], found["runtime"]), rule
+
+
+def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Workspace):
+    def third(*arguments: str) -> dict[str, str]:
+        text = fresh.succeed("-n", "--attempt", "3", "--profile", "slurm", *arguments, configfile=None, cores=None)
+        return resources(text, "evaluate_original")
+
+    first = yaml.safe_load((ROOT / "config.yaml").read_text())["resources"]["evaluate"]
+    assert third()["runtime"] == str(3 * first["runtime"])
+    assert third()["mem_mb"] == str(3 * first["mem_mb"])
+    allowed = third("--config", "resources={max_runtime: 600, max_mem_mb: 100000}")
+    assert (allowed["runtime"], allowed["mem_mb"]) == ("600", "100000")
 
 
 def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspace, tmp_path: Path):

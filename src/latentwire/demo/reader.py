@@ -263,12 +263,12 @@ def train_reader(
 
     def save(step: int) -> None:
         stored = {name: part.state_dict() for name, part in parts.items()}
-        checkpoints.save(step, stored | {"recent": recent, "random": random_state()})
+        checkpoints.save(step, stored | {"recent": recent, "random": random_state(torch.device("cpu"))})
 
     if (found := checkpoints.load()) is not None:
         start, stored = found
         recent = stored.pop("recent")
-        set_random_state(stored.pop("random"))
+        set_random_state(stored.pop("random"), torch.device("cpu"))
         for name, part in parts.items():
             part.load_state_dict(stored[name])
         log.info("continuing at step %d", start)

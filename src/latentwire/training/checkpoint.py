@@ -7,6 +7,7 @@ uninterrupted run would have taken.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -42,6 +43,14 @@ def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     return value
 
 
+def _digest(header: str, tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a checkpoint's content: safetensors does not notice when bytes have changed."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict) and _TENSOR in value:
         return tensors[value[_TENSOR]]
@@ -52,15 +61,16 @@ def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return value
 
 
-def random_state() -> dict[str, Any]:
-    """The state of torch's random number generators."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of torch's random number generators, of the CPU and of ``device``."""
+    return {"cpu": torch.get_rng_state(), "gpu": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Continue torch's random number generators from :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
-    torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["gpu"], device)
 
 
 class Checkpoints:
@@ -89,7 +99,8 @@ class Checkpoints:
         header = json.dumps(_split(state, "", tensors))
         path = self.folder / f"step{step:09d}.safetensors"
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"state": header, "step": str(step)})
+            metadata = {"state": header, "step": str(step), "sha256": _digest(header, tensors)}
+            save_file(tensors, temporary, metadata=metadata)
         readable = [other for other in self._paths() if other <= path]
         for other in set(self._paths()) - set(readable[-KEPT:]):
             other.unlink(missing_ok=True)
@@ -102,6 +113,8 @@ class Checkpoints:
                 with safe_open(path, framework="pt") as stored:
                     metadata = stored.metadata()
                     tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+                if metadata["sha256"] != _digest(metadata["state"], tensors):
+                    raise ValueError("its content is not what was saved")
                 return int(metadata["step"]), _join(json.loads(metadata["state"]), tensors)
             except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
                 log.warning("checkpoint %s can't be read (%s); trying the one before it", path, error)

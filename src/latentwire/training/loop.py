@@ -139,7 +139,7 @@ def train_adapter(
             "adapter": adapter.state_dict(),
             "optimiser": optimiser.state_dict(),
             "scheduler": scheduler.state_dict(),
-            "random": random_state(),
+            "random": random_state(adapter.mean_D.device),
             "history": history,
             "sums": sums,
             "since": since,
@@ -155,7 +155,7 @@ def train_adapter(
         adapter.load_state_dict(stored["adapter"])
         optimiser.load_state_dict(stored["optimiser"])
         scheduler.load_state_dict(stored["scheduler"])
-        set_random_state(stored["random"])
+        set_random_state(stored["random"], adapter.mean_D.device)
         history, sums, since = stored["history"], stored["sums"], stored["since"]
         _write_diagnostics(diagnostics, history)
         log.info("%s: continuing at step %d of %d", description, start, steps)
