@@ -11,6 +11,16 @@ from workspace import ROOT, Workspace
 
 pytestmark = pytest.mark.workflow
 
+# As in docs/hpc.md.
+SITE = """
+default-resources:
+  slurm_account: "'physics'"
+  qos: "'night'"
+  slurm_extra: "'--exclude=n7'"
+set-resources:
+  train_phase1: &gpu {gpu_model: "'h100'"}
+  evaluate_original: *gpu
+"""
 HEADLINE = {"train_phase1", "evaluate_original", "decide_gate", "report"}
 
 
@@ -69,14 +79,7 @@ def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Wo
 
 
 def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspace, tmp_path: Path):
-    (tmp_path / "config.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "default-resources": {"slurm_account": "'physics'", "qos": "'night'", "slurm_extra": "'--exclude=n7'"},
-                "set-resources": {"evaluate_original": {"gpu_model": "'h100'"}},
-            }
-        )
-    )
+    (tmp_path / "config.yaml").write_text(SITE)
     for site in (
         ("--profile", "slurm", "--profile", str(tmp_path)),
         ("--profile", "slurm", "--workflow-profile", str(tmp_path)),
@@ -85,6 +88,7 @@ def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspac
         found = resources(text, "evaluate_original")
         assert {found["slurm_account"], found["qos"], found["gpu_model"]} == {"physics", "night", "h100"}
         assert found["slurm_extra"] == "--exclude=n7"
+        assert resources(text, "train_phase1")["gpu_model"] == "h100"
         assert "gpu_model" not in resources(text, "fit_pca")
 
 
