@@ -155,8 +155,8 @@ for GROUP in GROUP_ARMS:
         resources:
             **job_resources("prepare"),
         params:
-            identity=flags("evaluate", "identity_samples"),
+            evaluation=flags("evaluate", "batch_size", "identity_samples"),
             code=code("score.py"),
         shell:
             "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
-            " {params.identity} --output {output.scores} > {log} 2>&1"
+            " {params.evaluation} --output {output.scores} > {log} 2>&1"

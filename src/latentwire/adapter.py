@@ -61,8 +61,9 @@ class Adapter(nn.Module):
         with torch.no_grad():
             adapter.mean_D.copy_(compressor.mean_D)
             adapter.scale.copy_(compressor.scale)
-            # Axes without variance hold rounding noise, which must not be blown up to the size of the others.
-            adapter.code_std_K.copy_(compressor.code_std_K.clamp_min(1e-4 * float(compressor.code_std_K.max())))
+            # Axes without variance hold rounding noise (about 1e-7 of the largest variance), which must not be blown
+            # up to the size of the others.
+            adapter.code_std_K.copy_(compressor.code_std_K.clamp_min(1e-3 * float(compressor.code_std_K.max())))
             adapter.linear.weight.copy_(compressor.components_KD.T)
             last = adapter.mlp[-1]
             assert isinstance(last, nn.Linear)

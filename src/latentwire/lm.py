@@ -16,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
+from latentwire.configuration import content_identity
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
 
@@ -81,6 +82,11 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
 def _rescales(setting: float | bool | None) -> bool:
     """Whether this value of one of :data:`RESCALING` changes embeddings: a factor, or a switch."""
     return setting is True or setting not in (None, False, 1)
+
+
+def model_identity(model: str, revision: str | None, dtype: str, device: torch.device) -> list[str | None]:
+    """What a loaded model's outputs depend on: its content (on the hub its name and commit), dtype, and device."""
+    return [content_identity(Path(model)), revision, dtype, device.type]
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> Any:

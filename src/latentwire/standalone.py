@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,12 @@ from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import sample_rows
 from latentwire.data.squad import read_rows
 from latentwire.errors import InputError
-from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+from latentwire.evaluation.evaluate import evaluate_arm
+from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.quick import quick_evaluation
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
-from latentwire.lm import load_model, load_tokenizer, read_embeddings
+from latentwire.lm import load_model, load_tokenizer, model_identity, read_embeddings
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
@@ -86,11 +88,11 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
 
 def load_quick_evaluation(
     arguments: argparse.Namespace, files: TrainingFiles, device: torch.device
-) -> Callable[[Adapter], dict[str, float]]:
-    """The quick evaluation of Phase 1, which needs the language model."""
+) -> tuple[Callable[[Adapter], dict[str, float]], list[Any]]:
+    """The quick evaluation of Phase 1, which needs the language model, and what its numbers depend on."""
     if arguments.model is None:
         raise InputError("--quick_eval_every needs the language model: give --model")
-    return quick_evaluation(
+    quick_eval = quick_evaluation(
         load_model(arguments.model, arguments.revision, arguments.dtype, device),
         load_tokenizer(arguments.model, arguments.revision),
         files,
@@ -99,6 +101,8 @@ def load_quick_evaluation(
         max_new_tokens=arguments.max_new_tokens,
         batch_size=EVALUATION_BATCH,
     )
+    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
+    return quick_eval, [*identity, arguments.quick_eval_questions, arguments.max_new_tokens]
 
 
 def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device) -> None:
@@ -116,11 +120,12 @@ def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch
         arguments.compress_dim,
         files.output / "adapter.safetensors",
     )
-    batches = evaluation_batches(prompts, EVALUATION_BATCH, shard=0, shards=1)
     records = [
-        record for arm in ("text", "pca", "phase1") for record in evaluate_arm(arm, inputs, decoder, prompts, batches)
+        record
+        for arm in ("text", "pca", "phase1")
+        for record in evaluate_arm(arm, inputs, decoder, prompts, arm_batches(arm, prompts, EVALUATION_BATCH))
     ]
-    scored = score_predictions(records, prompts)
+    scored = score_predictions(records, prompts, EVALUATION_BATCH)
     summary = {str(arm): summarise_arm(own, resamples=2000, seed=0) for arm, own in scored.groupby("arm", sort=False)}
     write_json(files.output / "f1.json", summary)
     print(

@@ -17,8 +17,9 @@ from latentwire.arms_table import ARM_MODULES, GROUP_ARMS, arm_module_name
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
-from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
+from latentwire.evaluation.questions import arm_batches
 
 V, D, K = 500, 24, 6
 IDS = torch.arange(0, V, 3)
@@ -213,7 +214,7 @@ def evaluated(tiny_model, tokenizer, prompts, sequences, inputs):
     decoder = Decoder(model, tokenizer, 4)
 
     def evaluate(arm: str, shard: int = 0, shards: int = 1, rows: pd.DataFrame = prompts) -> list[dict]:
-        return evaluate_arm(arm, own, decoder, rows, evaluation_batches(rows, 7, shard, shards))
+        return evaluate_arm(arm, own, decoder, rows, arm_batches(arm, rows, 7)[shard::shards])
 
     return evaluate
 
@@ -256,12 +257,17 @@ def test_shards_together_are_the_unsharded_run(evaluated, arm, shards):
     assert by_id(parts) == by_id(evaluated(arm))
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 8))
-def test_shards_take_whole_batches_of_the_unsharded_run(lengths, batch_size, shards):
-    frame = pd.DataFrame({"input_ids": [np.zeros(length, dtype=np.int32) for length in lengths]})
-    whole = evaluation_batches(frame, batch_size, 0, 1)
-    parts = [batch for shard in range(shards) for batch in evaluation_batches(frame, batch_size, shard, shards)]
-    assert sorted(parts) == sorted(whole)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 40))
+def test_identity_answers_enough_of_texts_own_batches(lengths, batch_size, samples):
+    frame = pd.DataFrame({"input_ids": [np.full(length, length, dtype=np.int32) for length in lengths]})
+    text = arm_batches("text", frame, batch_size, samples)
+    assert sorted(index for batch in text for index in batch) == list(range(len(frame)))
+    identity = arm_batches("identity", frame, batch_size, samples)
+    places = [text.index(batch) for batch in identity]
+    assert places == sorted(set(places))
+    answered = sum(map(len, identity))
+    assert min(samples, len(frame)) <= answered < samples + batch_size
+    assert arm_batches("identity", frame, batch_size) == text
 
 
 def test_every_shard_rebuilds_the_same_rows(evaluated, monkeypatch):

@@ -5,7 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -164,20 +171,39 @@ def test_padding_after_a_beginning_moves_no_position(tiny_model, tokenizer, alik
         torch.testing.assert_close(together[row], seen[-1][0], rtol=1e-9, atol=1e-9)
 
 
-def test_layers_that_look_a_fixed_number_of_places_back_share_no_beginning(tokenizer, alike, monkeypatch):
+SIZE = {"hidden_size": 32, "num_attention_heads": 4, "initializer_range": 0.3}
+SHAPE = SIZE | {"intermediate_size": 48, "num_hidden_layers": 2, "num_key_value_heads": 2}
+LOCAL = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (MistralForCausalLM, MistralConfig(**SHAPE, sliding_window=16)),
+        (GPTNeoForCausalLM, GPTNeoConfig(**SIZE, **LOCAL)),
+    ],
+    ids=["sliding window", "local layers"],
+)
+def test_layers_that_look_a_fixed_number_of_places_back_share_no_beginning(
+    tokenizer, alike, monkeypatch, build, config
+):
     """Padding between a beginning and the rest would move their window."""
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
-        **{"num_key_value_heads": 2, "sliding_window": 16, "initializer_range": 0.3},
-    )
-    model = MistralForCausalLM(config).eval().requires_grad_(False)
+    config.vocab_size = len(tokenizer)
+    model = build(config).eval().requires_grad_(False)
     decoder = Decoder(model, tokenizer, CAP)
     alone = [decoder.answers([ids])[0] for ids in alike]
     shapes = read_tokens(model, monkeypatch)
     assert decoder.answers(alike) == alone
     assert shapes[0] == (7, max(map(len, alike)))
+
+
+@pytest.mark.parametrize(("kind", "shares"), [("default", True), ("linear", True), ("dynamic", False)])
+def test_frequencies_that_follow_the_length_share_no_beginning(kind, shares):
+    """A beginning that is read alone would be rotated as for its own length."""
+    rope = {"rope_type": kind, "rope_theta": 1e4} | ({} if kind == "default" else {"factor": 4.0})
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, vocab_size=8, rope_parameters=rope))
+    assert can_share_prefixes(model) == shares
 
 
 def test_a_model_that_takes_no_positions_shares_no_beginning(tiny_model):

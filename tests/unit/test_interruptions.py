@@ -115,6 +115,18 @@ def test_from_a_corrupt_checkpoint_it_goes_back_to_the_one_before(tmp_path, inpu
     assert contents(tmp_path / "output") == uninterrupted(program)
 
 
+@pytest.mark.parametrize("program", ["phase 2", "evaluation"])
+def test_another_dtype_of_the_model_continues_from_nothing(tmp_path, inputs, program):
+    script, arguments = command(program, inputs)
+    run(script, arguments, tmp_path, Interruption(signal.SIGKILL, after=5))
+    other = [{"float32": "bfloat16"}.get(word, word) for word in arguments]
+    run(script, other, tmp_path, Interruption(signal.SIGKILL, after=1))
+    assert len(list(tmp_path.glob("state/*"))) == 2
+    assert "continuing" not in (tmp_path / "log").read_text()
+    run(script, arguments, tmp_path, Interruption(signal.SIGKILL, after=1))
+    assert "continuing" in (tmp_path / "log").read_text()
+
+
 def test_an_evaluation_ignores_a_batch_that_was_cut_short(tmp_path, inputs, uninterrupted):
     run(*command("evaluation", inputs), tmp_path, Interruption(signal.SIGKILL, after=20))
     (kept,) = tmp_path.glob("state/*/answers.jsonl")

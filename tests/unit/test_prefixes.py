@@ -1,4 +1,4 @@
-"""Runs of prompts that begin alike, and batches that keep them together."""
+"""Runs of prompts that begin alike, and batches that hold one after another."""
 
 import os
 
@@ -26,8 +26,10 @@ def test_a_run_shares_its_prefix_and_leaves_each_prompt_a_token(prompts):
 
 def test_a_prompt_joins_a_run_with_half_of_its_tokens():
     first = np.arange(10)
-    assert prefix_runs([first, np.array([0, 1, 2, 3, 9, 9, 9, 9])]) == PrefixRuns([0, 0], [4])
+    assert prefix_runs([first, np.array([0, 1, 2, 3, 4, 9, 9, 9])]) == PrefixRuns([0, 0], [5])
     assert prefix_runs([first, np.array([0, 1, 2, 3, 9, 9, 9, 9, 9])]) == PrefixRuns([0, 1], [9, 8])
+    # A short one does not take from longer ones what they share.
+    assert prefix_runs([first, first, np.array([0, 1, 9])]) == PrefixRuns([0, 0, 1], [9, 2])
 
 
 def test_sharing_saves_where_it_is_fewer_tokens_with_padding():
@@ -39,7 +41,7 @@ def test_sharing_saves_where_it_is_fewer_tokens_with_padding():
 
 
 @given(PROMPTS, st.integers(1, 7))
-def test_batches_cover_every_prompt_once_and_keep_runs_together(prompts, batch_size):
+def test_batches_cover_every_prompt_once_and_hold_run_after_run(prompts, batch_size):
     batches = batches_by_prefix(prompts, batch_size)
     flat = [index for batch in batches for index in batch]
     assert sorted(flat) == list(range(len(prompts)))

@@ -17,8 +17,9 @@ from latentwire.demo import reader as reader_module
 from latentwire.demo.corpus import generate_article, generate_corpus
 from latentwire.demo.reader import Packer, ReaderSettings, batches, build_reader, losses, train_reader
 from latentwire.demo.tokenizer import build_tokenizer
-from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
+from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.scores import score_predictions
 from latentwire.lm import load_model, load_tokenizer
 
@@ -120,5 +121,5 @@ def test_the_shipped_reader_answers_questions_on_articles_it_never_saw():
     model = load_model(str(SHIPPED), None, "float32", torch.device("cpu"))
     decoder = Decoder(model, tokenizer, max_new_tokens=8)
     empty = ArmInputs(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    records = evaluate_arm("text", empty, decoder, prompts, evaluation_batches(prompts, 64, 0, 1))
-    assert score_predictions(records, prompts)["f1"].mean() >= 0.90
+    records = evaluate_arm("text", empty, decoder, prompts, arm_batches("text", prompts, 64))
+    assert score_predictions(records, prompts, 64)["f1"].mean() >= 0.90

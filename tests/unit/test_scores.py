@@ -18,6 +18,7 @@ def split(questions: int = 6) -> pd.DataFrame:
             "article": [f"a{i % 3}" for i in range(questions)],
             "answers": [np.array([f"name {i}", f"the name {i} again"], dtype=object) for i in range(questions)],
             "unseen_answer_type": [i == 2 for i in range(questions)],
+            "input_ids": [np.arange(i + 1) for i in range(questions)],
         }
     )
 
@@ -34,7 +35,7 @@ RIGHT = {f"q{i}": f"name {i}" for i in range(6)}
 
 def test_each_question_gets_its_best_reference_and_its_own_article():
     predictions = RIGHT | {"q1": "name one", "q2": "name 2 again", "q3": ""}
-    scored = score_predictions(records("text", predictions), split())
+    scored = score_predictions(records("text", predictions), split(), 2)
     assert scored["id"].tolist() == list(RIGHT)
     assert scored["article"].tolist() == split()["article"].tolist()
     assert scored["em"].tolist() == [1, 0, 1, 0, 1, 1]
@@ -43,8 +44,8 @@ def test_each_question_gets_its_best_reference_and_its_own_article():
 
 def test_the_order_of_predictions_and_of_shards_does_not_matter():
     rows = records("text", RIGHT) + records("pca", RIGHT | {"q0": "wrong"})
-    scored = score_predictions(rows, split())
-    shuffled = score_predictions(rows[::-1], split())
+    scored = score_predictions(rows, split(), 2)
+    shuffled = score_predictions(rows[::-1], split(), 2)
     for arm in ("text", "pca"):
         pd.testing.assert_frame_equal(
             scored[scored["arm"] == arm].reset_index(drop=True),
@@ -65,24 +66,26 @@ def test_the_order_of_predictions_and_of_shards_does_not_matter():
 )
 def test_an_arm_without_exactly_one_prediction_for_each_question_is_refused(rows):
     with pytest.raises(InputError, match=r"arm 'pca': \d predictions .*6 questions.*again"):
-        score_predictions(records("text", RIGHT) + rows, split())
+        score_predictions(records("text", RIGHT) + rows, split(), 2)
 
 
 def test_no_prediction_at_all_is_refused():
     with pytest.raises(InputError, match="no predictions"):
-        score_predictions([], split())
+        score_predictions([], split(), 2)
 
 
-def test_identity_answers_its_fixed_subset_and_nothing_else():
-    rows = records("text", RIGHT) + records("identity", {k: RIGHT[k] for k in ("q0", "q1", "q2")})
-    scored = score_predictions(rows, split(), identity_samples=3)
-    assert scored.groupby("arm").size().to_dict() == {"text": 6, "identity": 3}
-    with pytest.raises(InputError, match="arm 'identity': 3 predictions"):
-        score_predictions(rows, split(), identity_samples=4)
+def test_identity_answers_its_own_batches_and_nothing_else():
+    """Batches of two: of six questions in the order of their length, three samples take the first and the second."""
+    identity = records("identity", {k: RIGHT[k] for k in ("q0", "q1", "q2", "q3")})
+    scored = score_predictions(records("text", RIGHT) + identity, split(), 2, identity_samples=3)
+    assert scored.groupby("arm").size().to_dict() == {"text": 6, "identity": 4}
+    for wrong in (identity[:3], [*identity[:3], records("identity", RIGHT)[4]]):
+        with pytest.raises(InputError, match="arm 'identity': . predictions"):
+            score_predictions(records("text", RIGHT) + wrong, split(), 2, identity_samples=3)
 
 
 def test_the_flag_of_answers_with_an_unseen_token_type_stays_with_its_question():
-    scored = score_predictions(records("text", dict(reversed(RIGHT.items()))), split())
+    scored = score_predictions(records("text", dict(reversed(RIGHT.items()))), split(), 2)
     assert scored.loc[scored["unseen_answer_type"], "id"].tolist() == ["q2"]
 
 
@@ -117,7 +120,7 @@ def test_collapse_is_counted():
     for row in rows[2:7]:
         row["finished"] = "length"
     questions["unseen_answer_type"] = [i < 3 for i in range(60)]
-    summary = summarise_arm(score_predictions(rows, questions), resamples=200, seed=0)
+    summary = summarise_arm(score_predictions(rows, questions, 8), resamples=200, seed=0)
     assert summary["counts"] == {"questions": 60, "empty": 2, "length_capped": 5, "degenerate": 1}
     assert summary["distinct_1"] == pytest.approx((59 + 0.25) / 60)
     assert summary["f1"]["estimate"] == summary["em"]["estimate"] == pytest.approx(57 / 60)

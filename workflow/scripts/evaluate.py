@@ -23,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="ARM/adapter.safetensors of trained arms")
     parser.add_argument("--batch_size", type=int, default=32, help="prompts a batch")
     parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer, the same for all arms")
-    parser.add_argument("--identity_samples", type=cli.optional(int), help="questions of the identity arm, or 'all'")
+    parser.add_argument("--identity_samples", type=cli.optional(int), help="of the identity arm, or 'all'")
     parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
@@ -34,23 +34,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# What determines the answers besides the inputs' content and the code.
-SETTINGS = (
-    "model revision dtype device threads arms compress_dim batch_size max_new_tokens identity_samples shard shards"
-).split()
+# What determines the answers besides the model, the inputs' content and the code.
+SETTINGS = "threads arms compress_dim batch_size max_new_tokens identity_samples shard shards".split()
 
 
-def state_folder(arguments: argparse.Namespace, inputs: list[Path]) -> Path:
+def state_folder(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None]) -> Path:
     """Where this evaluation, and no other, keeps the answers that it has."""
     from latentwire.arms_table import arm_module_name
-    from latentwire.configuration import content_identity
     from latentwire.files import hash_of, sha256_of
     from latentwire.fingerprint import fingerprint
 
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
-    contents = [content_identity(Path(arguments.model)), *map(sha256_of, inputs)]
-    return arguments.state / hash_of([settings, contents, code])[:16]
+    return arguments.state / hash_of([settings, model, [sha256_of(path) for path in inputs], code])[:16]
 
 
 def main() -> None:
@@ -63,12 +59,12 @@ def main() -> None:
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
     from latentwire.device import choose_device
-    from latentwire.evaluation.evaluate import evaluate_arm, evaluation_batches
+    from latentwire.evaluation.evaluate import evaluate_arm
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.kept import KeptAnswers
-    from latentwire.evaluation.questions import arm_questions
+    from latentwire.evaluation.questions import arm_batches
     from latentwire.files import write_jsonl
-    from latentwire.lm import load_model, load_tokenizer
+    from latentwire.lm import load_model, load_tokenizer, model_identity
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:
@@ -82,7 +78,8 @@ def main() -> None:
     decoder = Decoder(model, tokenizer, arguments.max_new_tokens)
     table, counts = load_table(arguments.table), load_counts(arguments.counts)["pca"]
     inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
-    kept = KeptAnswers(state_folder(arguments, inputs_used))
+    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
+    kept = KeptAnswers(state_folder(arguments, inputs_used, identity))
     stop.take_over(kept.folder)
     records = []
     for arm in arguments.arms:
@@ -91,9 +88,9 @@ def main() -> None:
         if (reason := not_applicable(arm, inputs)) is not None:
             logging.warning("arm %s is left out: %s", arm, reason)
             continue
-        own = arm_questions(arm, prompts, arguments.identity_samples)
-        batches = evaluation_batches(own, arguments.batch_size, arguments.shard, arguments.shards)
-        records += evaluate_arm(arm, inputs, decoder, own, batches, kept=kept, stop=stop)
+        batches = arm_batches(arm, prompts, arguments.batch_size, arguments.identity_samples)
+        own = batches[arguments.shard :: arguments.shards]
+        records += evaluate_arm(arm, inputs, decoder, prompts, own, kept=kept, stop=stop)
     write_jsonl(arguments.output, records)
     write_provenance(arguments.output, arguments, inputs_used, str(device))
     kept.clear()

@@ -12,7 +12,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions of all shards")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
-    parser.add_argument("--identity_samples", type=cli.optional(int), help="questions of the identity arm, or 'all'")
+    parser.add_argument("--batch_size", type=int, default=32, help="of the evaluation")
+    parser.add_argument("--identity_samples", type=cli.optional(int), help="of the evaluation")
     parser.add_argument("--output", type=Path, required=True, help="scores to write (Parquet)")
     return parser.parse_args()
 
@@ -26,7 +27,7 @@ def main() -> None:
 
     records = [record for path in arguments.predictions for record in read_jsonl(path)]
     prompts = read_prompts(arguments.prompts)
-    scored = score_predictions(records, prompts, arguments.identity_samples)
+    scored = score_predictions(records, prompts, arguments.batch_size, arguments.identity_samples)
     with atomic_path(arguments.output) as temporary:
         scored.to_parquet(temporary, index=False)
     write_provenance(arguments.output, arguments, [*arguments.predictions, arguments.prompts])

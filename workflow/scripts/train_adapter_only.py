@@ -99,10 +99,11 @@ def main() -> None:
         arguments.output,
     )
     quick_eval = None
+    quick_eval_identity: list[object] = []
     if arguments.quick_eval_every:
         from latentwire.standalone import load_quick_evaluation
 
-        quick_eval = load_quick_evaluation(arguments, files, device)
+        quick_eval, quick_eval_identity = load_quick_evaluation(arguments, files, device)
     optimiser = OptimiserSettings(
         arguments.lr, arguments.weight_decay, arguments.warmup_fraction, arguments.gradient_clip
     )
@@ -121,6 +122,7 @@ def main() -> None:
         hidden=arguments.hidden,
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,
+        quick_eval_identity=quick_eval_identity,
         stop=stop,
     )
     write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))

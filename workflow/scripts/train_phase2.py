@@ -47,7 +47,7 @@ def main() -> None:
 
     require_phase2(arguments.decision)
     from latentwire.device import choose_device
-    from latentwire.lm import load_model
+    from latentwire.lm import load_model, model_identity
     from latentwire.provenance import write_provenance
     from latentwire.training.loop import OptimiserSettings
     from latentwire.training.phase2 import Phase2Settings
@@ -91,8 +91,10 @@ def main() -> None:
         model,
         arguments.compress_dim,
         settings,
+        model_identity=model_identity(arguments.model, arguments.revision, arguments.dtype, device),
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,
+        quick_eval_identity=[arguments.quick_eval_questions, arguments.max_new_tokens] if quick_eval else (),
         stop=stop,
     )
     write_provenance(

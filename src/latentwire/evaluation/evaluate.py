@@ -12,13 +12,7 @@ import torch
 from latentwire.arms import ArmInputs, rebuild_function
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
 from latentwire.evaluation.kept import KeptAnswers
-from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.stopping import StopRequest
-
-
-def evaluation_batches(prompts: pd.DataFrame, batch_size: int, shard: int, shards: int) -> list[list[int]]:
-    """The batches of one shard. They are formed on the whole split first, so shards change no result."""
-    return batches_by_prefix([np.asarray(ids) for ids in prompts["input_ids"]], batch_size)[shard::shards]
 
 
 def evaluate_arm(

@@ -59,10 +59,21 @@ def can_share_prefixes(model: Any) -> bool:
     """Whether keys and values of a prefix serve every prompt that begins with it.
 
     Between a prefix and what follows there is padding, which must change no distance: positions have to come from
-    outside, and layers that look a fixed number of places back are out.
+    outside, and layers that look a fixed number of places back are out. So are rotary frequencies that depend on how
+    much is read at once.
     """
+    config = model.config.get_text_config(decoder=True)
     places = "position_ids" in inspect.signature(model.forward).parameters
-    return places and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    # GPT-Neo names its local layers in a setting of its own, which the cache does not know.
+    local = "local" in getattr(config, "attention_layers", ())
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {own.get("rope_type") for own in (rope, *rope.values()) if isinstance(own, dict)}
+    return (
+        places
+        and not local
+        and not kinds & {"dynamic", "longrope"}
+        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+    )
 
 
 class Decoder:

@@ -36,16 +36,16 @@ class PrefixRuns:
 
 
 def prefix_runs(prompts: Sequence[np.ndarray]) -> PrefixRuns:
-    """Runs of neighbours that share half of each prompt or more with the run's first one."""
+    """Runs of neighbours that share half of each prompt or more."""
     run_of: list[int] = []
     shared: list[int] = []
-    first = np.array([])
+    first, longest = np.array([]), 0
     for prompt in prompts:
         common = _common(first[: shared[-1]], prompt[:-1]) if shared else 0
-        if shared and 2 * common >= len(prompt):
-            shared[-1] = common
+        if shared and 2 * common >= max(longest, len(prompt)):
+            shared[-1], longest = common, max(longest, len(prompt))
         else:
-            first = prompt
+            first, longest = prompt, len(prompt)
             shared.append(len(prompt) - 1)
         run_of.append(len(shared) - 1)
     return PrefixRuns(run_of, shared)
@@ -58,7 +58,7 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def batches_by_prefix(prompts: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
-    """Indices in batches that keep runs together and hold runs of similar length.
+    """Indices in batches, run after run in the order of their length; a batch that is full cuts a run.
 
     They are formed before any sharding, so that shards take whole batches.
     """

@@ -1,13 +1,24 @@
-"""Which questions an arm answers."""
+"""Which questions an arm answers, and in which batches."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 
+from latentwire.evaluation.prefixes import batches_by_prefix
 
-def arm_questions(arm: str, prompts: pd.DataFrame, identity_samples: int | None) -> pd.DataFrame:
-    """All questions, but for ``identity`` the first ``identity_samples`` (None: all).
 
-    Prepared prompts are in random order, so the first are a fixed random subset.
+def arm_batches(
+    arm: str, prompts: pd.DataFrame, batch_size: int, identity_samples: int | None = None
+) -> list[list[int]]:
+    """Batches of indices into the split, the same for every arm, since in others bf16 rounds differently.
+
+    ``identity`` answers evenly spaced ones of them, with ``identity_samples`` questions at least; None: all.
     """
-    return prompts.head(identity_samples) if arm == "identity" and identity_samples is not None else prompts
+    batches = batches_by_prefix([np.asarray(ids) for ids in prompts["input_ids"]], batch_size)
+    if arm != "identity" or identity_samples is None:
+        return batches
+    wanted = math.ceil(min(identity_samples, len(prompts)) / batch_size)
+    return [batches[number * len(batches) // wanted] for number in range(wanted)]

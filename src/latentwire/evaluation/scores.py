@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pandas as pd
 
 from latentwire.errors import InputError
-from latentwire.evaluation.questions import arm_questions
+from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
 
@@ -29,6 +30,7 @@ def is_degenerate(text: str) -> bool:
 def score_predictions(
     records: list[dict[str, Any]],
     prompts: pd.DataFrame,
+    batch_size: int,
     identity_samples: int | None = None,
 ) -> pd.DataFrame:
     """One row a question and arm, with F1 and EM.
@@ -36,7 +38,7 @@ def score_predictions(
     Args:
         records: predictions of one or more arms.
         prompts: the split.
-        identity_samples: questions of the ``identity`` arm, None for all.
+        batch_size, identity_samples: of the evaluation, which answers some batches alone with ``identity``.
 
     Raises:
         InputError: an arm has no prediction for a question, or two.
@@ -46,7 +48,8 @@ def score_predictions(
     questions = prompts[["id", "article", "answers", "unseen_answer_type"]]
     tables = []
     for arm, own in pd.DataFrame(records).groupby("arm", sort=False):
-        asked = arm_questions(str(arm), questions, identity_samples)
+        asked_at = sorted(itertools.chain(*arm_batches(str(arm), prompts, batch_size, identity_samples)))
+        asked = questions.iloc[asked_at]
         if sorted(own["id"]) != sorted(asked["id"]):
             raise InputError(
                 f"arm {arm!r}: {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; "

@@ -47,7 +47,7 @@ def _digest(header: str, tensors: dict[str, torch.Tensor]) -> str:
     """SHA-256 of a checkpoint's content: safetensors does not notice when bytes have changed."""
     digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class TrainingFiles:
         """The files that determine the result."""
         return [self.train, self.held_out, self.table, self.compressor]
 
-    def state_of(self, settings: dict[str, Any], code: str) -> Path:
+    def state_of(self, settings: Sequence[Any], code: str) -> Path:
         """This run's own checkpoint folder: named after its settings, the content of its inputs, and the code."""
         return self.state / hash_of([settings, [sha256_of(path) for path in self.inputs], code])[:16]
 
@@ -64,6 +64,7 @@ def run_phase1(
     hidden: int | None = None,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train Phase 1 and write the adapter, its diagnostics and a summary.
@@ -75,6 +76,7 @@ def run_phase1(
         device: where to train.
         hidden: the adapter's hidden width; None for D/2.
         quick_eval, quick_eval_every, stop: see :func:`~latentwire.training.phase1.train_phase1`.
+        quick_eval_identity: what the quick evaluation's numbers depend on besides the adapter.
 
     Returns:
         The summary.
@@ -82,7 +84,7 @@ def run_phase1(
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
-    state = files.state_of(chosen, fingerprint(__name__))
+    state = files.state_of([chosen, device.type, *quick_eval_identity], fingerprint(__name__))
     diagnostics = files.output / "diagnostics.jsonl"
     adapter, history = train_phase1(
         sequences(files.train),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ def run_phase2(
     compress_dim: int,
     settings: Phase2Settings,
     *,
+    model_identity: Sequence[Any],
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
+    quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train Phase 2 and write the adapter, its diagnostics and a summary.
@@ -36,8 +38,10 @@ def run_phase2(
         model: the frozen language model, on its device.
         compress_dim: K.
         settings: what determines the run; β = 0 is the control.
+        model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         quick_eval: further metrics of the adapter (F1 on a fixed subset).
         quick_eval_every: steps between them; 0 turns them off.
+        quick_eval_identity: what they depend on besides adapter and model.
         stop: asked before every step.
 
     Returns:
@@ -45,7 +49,8 @@ def run_phase2(
     """
     adapter = Adapter.load(phase1_adapter).to(next(model.parameters()).device)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
-    state = files.state_of(chosen | {"start": sha256_of(phase1_adapter)}, fingerprint(__name__))
+    own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
+    state = files.state_of(own, fingerprint(__name__))
     history, found = train_phase2(
         adapter,
         model,
