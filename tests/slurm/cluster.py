@@ -210,6 +210,8 @@ class Cluster:
         if "slurmctld" in self.daemons:
             self.command("scancel", "--user=root", "--signal=KILL", "--full", check=False)
             self.command("scancel", "--user=root", check=False)
+            with suppress(AssertionError):
+                wait_until(lambda: not self.command("squeue", "--noheader", check=False), "no job is left", 15)
         for name in reversed(self.daemons):
             self.daemons[name].terminate()
         for process in self.daemons.values():

@@ -107,7 +107,9 @@ def start(cluster: Cluster, workspace: Workspace, *arguments: str) -> Run:
     log = workspace / f"snakemake-{len(list(workspace.folder.glob('snakemake-*.log')))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments, *QUICK, "--configfile", "tiny.yaml"],
+            # It must not outlive a test run that is killed: told to end, it would wait for jobs of a cluster that is gone.
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments]
+            + [*QUICK, "--configfile", "tiny.yaml"],
             cwd=workspace.folder,
             env=environment(workspace.folder) | cluster.environment,
             stdin=subprocess.DEVNULL,

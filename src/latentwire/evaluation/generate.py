@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
+from latentwire.evaluation.cache import reserved_cache
 from latentwire.evaluation.prefixes import prefix_runs
 
 
@@ -123,10 +124,11 @@ class Decoder:
         suffixes = self._padded([ids[cut:] for ids, cut in zip(prompts, cut_B, strict=True)])
         ids_BL, mask_BL = (torch.cat(parts, dim=1) for parts in zip(prefixes, suffixes, strict=True))
         cache = None
+        if self.shares_prefixes:
+            cache = reserved_cache(ids_BL.shape[1] + self.settings.max_new_tokens)
         if shares:
             first_ids, first_mask = (part[runs.starts] for part in prefixes)
-            cache = self._keys_and_values(self._given(first_ids, first_mask, rebuilt_UD, ids_U))
-            cache.batch_select_indices(torch.tensor(runs.run_of, device=self.device))
+            self._read_once(self._given(first_ids, first_mask, rebuilt_UD, ids_U), runs.run_of, cache)
         # Given embeddings alone, generate() returns the new tokens only.
         prompt_length = ids_BL.shape[1] if rebuilt_UD is None else 0
         generated = self.model.generate(
@@ -162,10 +164,14 @@ class Decoder:
         embeddings_BLD = padded_embeddings(rebuilt_UD, ids_U, ids_BL, mask_BL)
         return {"inputs_embeds": embeddings_BLD.to(self.device, next(self.model.parameters()).dtype), **mask}
 
-    def _keys_and_values(self, given: dict[str, torch.Tensor]) -> Any:
-        """The cache after reading what is given; no logits are computed."""
+    def _read_once(self, given: dict[str, torch.Tensor], run_of: list[int], cache: Any) -> None:
+        """Read the beginning of every run, and put its keys and values into ``cache`` for each prompt of the run."""
         positions_BL = (given["attention_mask"].cumsum(dim=1) - 1).clamp_min(0)
-        return self.model.base_model(**given, position_ids=positions_BL, use_cache=True).past_key_values
+        # The base model alone: no logits are computed.
+        read = self.model.base_model(**given, position_ids=positions_BL, use_cache=True).past_key_values
+        run_of_B = torch.tensor(run_of, device=self.device)
+        for number, layer in enumerate(read.layers):
+            cache.update(layer.keys[run_of_B], layer.values[run_of_B], number)
 
     def _answer(self, tokens: list[int]) -> Answer:
         stops = set(self.settings.eos_token_id) | {self.settings.pad_token_id}
