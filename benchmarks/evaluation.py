@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 import _inputs
 import _machine
@@ -33,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts a batch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--profile", type=int, help="also show what batches of this size spend their time on")
     parser.add_argument("--tokens_only", action="store_true", help="count tokens, generate nothing")
     return parser.parse_args()
 
@@ -59,19 +61,37 @@ def token_rows(prompts: list[np.ndarray], batch_sizes: list[int]) -> list[list[o
     return rows
 
 
-def time_rows(arguments: argparse.Namespace, prompts: list[np.ndarray]) -> list[list[object]]:
-    """A line a batch size: seconds, and whether the answers are those of the first batch size."""
-    table_VD = read_embeddings(arguments.model).float()
-    model = load_model(arguments.model, None, "float32", torch.device("cpu"))
-    decoder = Decoder(model, load_tokenizer(arguments.model), max_new_tokens=8)
+def answerer(model: str, prompts: list[np.ndarray]) -> Callable[[int], dict[int, Answer]]:
+    """A function from a batch size to the answers to all prompts."""
+    table_VD = read_embeddings(model).float()
+    loaded = load_model(model, None, "float32", torch.device("cpu"))
+    decoder = Decoder(loaded, load_tokenizer(model), max_new_tokens=8)
     ids_U = torch.arange(len(table_VD))
+    return lambda size: dict(generate_answers(decoder, prompts, batches_by_prefix(prompts, size), table_VD, ids_U))
+
+
+def profile_rows(answer: Callable[[int], dict[int, Answer]], size: int) -> list[list[object]]:
+    """The operators that batches of a size spend most of their time in, and their share of the run's."""
+    answer(size)
+    start = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        answer(size)
+    spent = time.perf_counter() - start
+    operators = sorted(found.key_averages(), key=lambda one: -one.self_cpu_time_total)[:5]
+    seconds = [(one.key, one.count, one.self_cpu_time_total / 1e6) for one in operators]
+    return [[name, f"{calls:,}", f"{own:.2f}", f"{own / spent:.0%}"] for name, calls, own in seconds]
+
+
+def time_rows(
+    arguments: argparse.Namespace, answer: Callable[[int], dict[int, Answer]], prompts: list[np.ndarray]
+) -> list[list[object]]:
+    """A line a batch size: seconds, and whether the answers are those of the first batch size."""
     times: dict[int, list[float]] = {size: [] for size in arguments.batch_sizes}
     answers: dict[int, dict[int, Answer]] = {}
     for _ in range(arguments.repeats):
         for size in arguments.batch_sizes:
-            batches = batches_by_prefix(prompts, size)
             start = time.perf_counter()
-            answers[size] = dict(generate_answers(decoder, prompts, batches, table_VD, ids_U))
+            answers[size] = answer(size)
             times[size].append(time.perf_counter() - start)
     first = arguments.batch_sizes[0]
     slow = float(np.median(times[first]))
@@ -92,10 +112,14 @@ def main() -> None:
     print(_machine.heading(" ".join(["python benchmarks/evaluation.py", *sys.argv[1:]])) + "\n")
     header = ["prompts a batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]
     print(_machine.table(header, token_rows(prompts, arguments.batch_sizes)))
-    if not arguments.tokens_only:
-        first = arguments.batch_sizes[0]
-        header = ["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
-        print("\n" + _machine.table(header, time_rows(arguments, prompts)))
+    if arguments.tokens_only:
+        return
+    answer, first = answerer(arguments.model, prompts), arguments.batch_sizes[0]
+    header = ["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
+    print("\n" + _machine.table(header, time_rows(arguments, answer, prompts)))
+    if arguments.profile:
+        header = [f"operator, at {arguments.profile} prompts a batch", "calls", "s", "share"]
+        print("\n" + _machine.table(header, profile_rows(answer, arguments.profile)))
 
 
 if __name__ == "__main__":

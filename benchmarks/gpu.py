@@ -24,6 +24,7 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.demo.tokenizer import build_tokenizer
 from latentwire.evaluation.generate import Decoder
+from latentwire.training.loop import OptimiserSettings, make_optimiser
 from latentwire.training.phase1 import TokenRows, autocast, unique_tokens, weighted_error
 from latentwire.training.phase2 import PromptReader, prompt_batch, prompt_inputs
 
@@ -103,37 +104,38 @@ def main() -> None:
     compressor = EmbeddingCompressor(shapes.width, shapes.code).fit(table_VD, counts_V)
     figures["fit_pca_cpu_s"] = time.perf_counter() - start
     adapter = Adapter.from_compressor(compressor).to(device)
-    optimiser = torch.optim.AdamW(adapter.parameters(), lr=1e-4)
+    settings = OptimiserSettings(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
+    optimiser = make_optimiser(adapter, settings)
     rows = TokenRows(table_VD, compressor, torch.arange(shapes.vocab), device)
     ids_U, counts_U = unique_tokens(prompts)
-    codes_UK, target_UD = rows.of(ids_U)
     batch = prompt_batch(prompts, [np.ones(shapes.tokens, dtype=bool)] * shapes.prompts)
     reader = PromptReader(model)
 
-    def rebuild() -> torch.Tensor:
+    def rebuild() -> tuple[torch.Tensor, torch.Tensor]:
+        codes_UK, target_UD = rows.of(ids_U)
         with autocast(device):
-            return adapter.standardised(codes_UK).float()
+            standardised_UD = adapter.standardised(codes_UK).float()
+        return standardised_UD, weighted_error(standardised_UD, target_UD, counts_U)
 
     def update(loss: torch.Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.gradient_clip)
         optimiser.step()
+        loss.item()
 
     def phase2_loss() -> torch.Tensor:
-        standardised_UD = rebuild()
+        standardised_UD, reconstruction = rebuild()
         rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
-        prompt_loss = reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
-        return weighted_error(standardised_UD, target_UD, counts_U) + prompt_loss
+        return reconstruction + reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
 
-    figures["phase1_step_s"] = timed(
-        lambda: update(weighted_error(rebuild(), target_UD, counts_U)), device, arguments.repeats
-    )
+    figures["phase1_step_s"] = timed(lambda: update(rebuild()[1]), device, arguments.repeats)
     figures["phase2_step_s"] = timed(lambda: update(phase2_loss()), device, arguments.repeats)
     tokens = shapes.prompts * shapes.tokens
     figures["phase2_tokens_per_s"] = tokens / figures["phase2_step_s"]
     decoder = Decoder(model, build_tokenizer(), max_new_tokens=16)
     with torch.no_grad():
-        rebuilt_UD = adapter(codes_UK)
+        rebuilt_UD = adapter(rows.of(ids_U)[0])
     figures["generate_16_tokens_s"] = timed(
         lambda: decoder.answers(prompts, rebuilt_UD, ids_U), device, arguments.repeats
     )

@@ -3,9 +3,10 @@
     python benchmarks/phase1.py --model llama-shapes --train_file train-v1.1.json  # Llama-3.1-8B's shapes
     python benchmarks/phase1.py --k 16                                             # the embedded default, in a minute
 
-Both take the same prompts, codes, adapter and optimiser. The naive step embeds and compresses the padded batch and
-computes the masked mean squared error over its occurrences; ours is the training loop's own step. The losses of both
-over the same first steps are compared: they are the same loss.
+Both take the same batches in turn, the same adapter's start, optimiser and clipping. The naive step embeds and
+compresses the padded batch and computes the masked mean squared error over its occurrences; ours has the training
+loop's own rows, loss and optimiser. The losses of both, each trained by its own gradients, are compared: they are the
+same loss.
 
 Shape suffixes: B batch, L length, U unique tokens, D embedding dimensions, K code dimensions.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 
 import _inputs
@@ -28,12 +30,12 @@ from latentwire.lm import read_embeddings
 from latentwire.training.loop import OptimiserSettings, make_optimiser
 from latentwire.training.phase1 import TokenRows, unique_tokens, weighted_error
 
+# A training step on prompts; returns the loss.
+Step = Callable[[list[np.ndarray]], float]
 SETTINGS = OptimiserSettings(lr=1e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
 
 
-def stepper(
-    adapter: Adapter, loss_of: Callable[[list[np.ndarray]], torch.Tensor]
-) -> Callable[[list[np.ndarray]], float]:
+def stepper(adapter: Adapter, loss_of: Callable[[list[np.ndarray]], torch.Tensor]) -> Step:
     """A training step on prompts: loss, gradient, clipping, update; returns the loss."""
     optimiser = make_optimiser(adapter, SETTINGS)
 
@@ -86,13 +88,51 @@ def flops(adapter: Adapter, tokens: int) -> int:
     return tokens * (6 * sum(products) - 2 * first)
 
 
+def timed(step: Step, prompts: list[np.ndarray]) -> tuple[float, float]:
+    """Seconds and loss of a step."""
+    start = time.perf_counter()
+    loss = step(prompts)
+    return time.perf_counter() - start, loss
+
+
+def compared(
+    size: int,
+    batches: list[list[np.ndarray]],
+    our_step: Step,
+    naive_step: Step,
+    flops_of: Callable[[int], int],
+    rate: float,
+) -> list[object]:
+    """A line of the table: both steps on each batch in turn; the first batch is the warm-up, its losses count."""
+    times, apart = [], []
+    for batch in batches:
+        (our_s, our_loss), (naive_s, naive_loss) = timed(our_step, batch), timed(naive_step, batch)
+        times.append((our_s, naive_s))
+        apart.append(abs(our_loss - naive_loss) / naive_loss)
+        print(f"{size} prompts: {our_s:.2f} s, {naive_s:.2f} s", file=sys.stderr, flush=True)
+    used = batches[1:]
+    unique_N = [len(unique_tokens(batch)[0]) for batch in used]
+    our_N, naive_N = np.array(times[1:]).T
+    reached = float(np.median([flops_of(unique) / spent for unique, spent in zip(unique_N, our_N, strict=True)]))
+    tokens = np.median([sum(map(len, batch)) for batch in used])
+    padded = np.median([max(map(len, batch)) * size for batch in used])
+    return [
+        size,
+        f"{np.median(unique_N):,.0f} / {tokens:,.0f} / {padded:,.0f}",
+        f"{np.median(our_N):.3g}",
+        f"{np.median(naive_N):.3g}",
+        f"{np.median(naive_N / our_N):.1f}",
+        f"{reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}",
+        f"{max(apart):.0e} ({len(apart)} steps)",
+    ]
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _inputs.add_arguments(parser)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32, 64, 256], help="prompts a step")
     parser.add_argument("--k", type=int, default=512, help="code dimension (default 512)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of ours (default 5)")
-    parser.add_argument("--naive_repeats", type=int, default=3, help="timed naive steps (default 3)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each (default 5)")
     return parser.parse_args()
 
 
@@ -107,38 +147,12 @@ def main() -> None:
     lines = []
     for size in arguments.batch_sizes:
         batches = [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
-        figures = []
-        for build, repeats in (
-            (lambda a: ours(a, rows), arguments.repeats),
-            (lambda a: naive(a, table_VD, compressor), arguments.naive_repeats),
-        ):
+        steps = []
+        for loss_of in (lambda a: ours(a, rows), lambda a: naive(a, table_VD, compressor)):
             torch.manual_seed(0)
             adapter = Adapter.from_compressor(compressor)
-            step = stepper(adapter, build(adapter))
-            losses: list[float] = []
-            upcoming = iter(batches)
-            spent = _machine.seconds(lambda: losses.append(step(next(upcoming))), repeats)  # noqa: B023
-            figures.append((spent, losses))
-            print(f"{size} prompts: {spent:.2f} s", file=sys.stderr, flush=True)
-        (ours_s, ours_losses), (naive_s, naive_losses) = figures
-        shared = min(len(ours_losses), len(naive_losses))
-        apart = max(abs(a - b) / b for a, b in zip(ours_losses[:shared], naive_losses[:shared], strict=True))
-        used = batches[1 : arguments.repeats + 1]
-        unique = float(np.median([len(unique_tokens(batch)[0]) for batch in used]))
-        tokens = float(np.median([sum(map(len, batch)) for batch in used]))
-        padded = float(np.median([max(map(len, batch)) * size for batch in used]))
-        reached = flops(adapter, int(unique)) / ours_s
-        lines.append(
-            [
-                size,
-                f"{unique:,.0f} / {tokens:,.0f} / {padded:,.0f}",
-                f"{ours_s:.3g}",
-                f"{naive_s:.3g}",
-                f"{naive_s / ours_s:.1f}",
-                f"{reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%}",
-                f"{apart:.0e}",
-            ]
-        )
+            steps.append(stepper(adapter, loss_of(adapter)))
+        lines.append(compared(size, batches[: arguments.repeats + 1], *steps, lambda n: flops(adapter, n), rate))  # noqa: B023
     print(_machine.heading(" ".join(["python benchmarks/phase1.py", *sys.argv[1:]])))
     print(f"\nMeasured rate of a 4096³ float32 product: {rate / 1e9:.0f} GFLOP/s.\n")
     header = ["prompts", "unique / tokens / padded", "ours s", "naive s", "ratio", "ours reaches", "losses apart by"]

@@ -3,9 +3,9 @@
     python benchmarks/smoothing.py --train_file train-v1.1.json --dev_file dev-v1.1.json \\
         --model all-MiniLM-L6-v2 --tensor embeddings.word_embeddings.weight --k 48 --prompt_style plain
 
-For every λ the compressor is fitted with ``pca.smoothing`` = λ and Phase 1 trained with ``phase1.smoothing`` = λ, on
-the same prompts and seed. The fraction of variance unexplained (FVU) is over the development set's prompt tokens,
-around one mean for all λ (that of λ = 0), with a 95% studentised bootstrap interval over articles. A table with real
+For every pair of ``pca.smoothing`` and ``phase1.smoothing`` the compressor is fitted and Phase 1 trained on the same
+prompts and seed. The fraction of variance unexplained (FVU) is over the development set's prompt tokens, around one
+mean for all pairs (without smoothing), with a 95% studentised bootstrap interval over articles. A table with real
 structure is needed: random rows hold nothing that carries over to unseen ones.
 """
 
@@ -90,13 +90,15 @@ def unexplained(
     return found
 
 
-def train(arguments: argparse.Namespace, data: dict[str, Any], table_VD: torch.Tensor, smoothing: float) -> Any:
-    """A compressor and an adapter trained with ``smoothing``."""
+def train(
+    arguments: argparse.Namespace, data: dict[str, Any], table_VD: torch.Tensor, of_pca: float, of_phase1: float
+) -> Any:
+    """A compressor and an adapter trained with these values of ``pca.smoothing`` and ``phase1.smoothing``."""
     train_ids, dev_ids = (list(data[name]["input_ids"]) for name in ("train", "dev"))
     counts_V = count_tokens(train_ids, len(table_VD))
-    compressor = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V, smoothing)
+    compressor = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V, of_pca)
     optimiser = OptimiserSettings(arguments.lr, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
-    settings = Phase1Settings(arguments.epochs, 32, 0, 1.0, optimiser, smoothing)
+    settings = Phase1Settings(arguments.epochs, 32, 0, 1.0, optimiser, of_phase1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapter, _ = train_phase1(
@@ -123,7 +125,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--k", type=int, required=True, help="code dimension")
     parser.add_argument("--epochs", type=int, default=3, help="of Phase 1 (default 3)")
     parser.add_argument("--lr", type=float, default=1e-3, help="of Phase 1 (default 0.001)")
-    parser.add_argument("--smoothing", type=float, nargs="+", default=[0, 0.1, 1, 10], help="values of λ")
+    parser.add_argument(
+        "--smoothing",
+        type=lambda text: tuple(map(float, text.split(","))),
+        nargs="+",
+        default=[(0, 0), (1, 1), (10, 10), (10, 0), (0, 10)],
+        help="values of pca.smoothing and phase1.smoothing, as 10,0",
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     return parser.parse_args()
 
@@ -137,12 +145,13 @@ def main() -> None:
     seen_V = (counts_V > 0).numpy()
     mean_D = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V).mean_D
     rows = []
-    for smoothing in arguments.smoothing:
-        compressor, adapter = train(arguments, data, table_VD, smoothing)
+    for of_pca, of_phase1 in arguments.smoothing:
+        compressor, adapter = train(arguments, data, table_VD, of_pca, of_phase1)
         for what, network in (("PCA inverse", Adapter.from_compressor(compressor)), ("Phase 1", adapter)):
             found = unexplained(network, compressor, mean_D, table_VD, data["dev"], seen_V)
             cells = [f"{i.estimate:.4f} [{i.lower:.4f}, {i.upper:.4f}]" for i in (found[subset] for subset in SUBSETS)]
-            rows.append([smoothing, what, *cells])
+            rows.append([f"{of_pca:g}", f"{of_phase1:g}", what, *cells])
+        print(*rows[-1], sep=", ", file=sys.stderr, flush=True)
     tokens = np.concatenate(list(data["dev"]["input_ids"]))
     print(_machine.heading(" ".join(["python benchmarks/smoothing.py", *sys.argv[1:]])))
     print(
@@ -150,7 +159,11 @@ def main() -> None:
         f"{len(data['train']):,} training prompts ({int(counts_V.sum()):,} tokens); {(~seen_V[tokens]).mean():.2%} of "
         f"{len(tokens):,} tokens in {len(data['dev']):,} development prompts are of other types.\n"
     )
-    print(_machine.table(["λ", "rebuilt by", *(f"FVU, {subset}" for subset in SUBSETS)], rows))
+    print(
+        _machine.table(
+            ["pca.smoothing", "phase1.smoothing", "rebuilt by", *(f"FVU, {subset}" for subset in SUBSETS)], rows
+        )
+    )
 
 
 if __name__ == "__main__":

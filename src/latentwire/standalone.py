@@ -18,7 +18,7 @@ from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens, load_counts, pca_sample_size, save_counts
 from latentwire.compression.table import load_table, save_table
-from latentwire.data.prepare import mark_unseen_answers, prepare_split
+from latentwire.data.prepare import mark_unseen_answers, prepare_split, split_rows
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import sample_rows
@@ -53,13 +53,10 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--compress_dim {arguments.compress_dim} is more than the model's dimension, {table_VD.shape[1]}"
         )
+    rows = _source_rows(arguments.data, arguments.data_revision)
     seen: np.ndarray | None = None
-    for name, split, samples in (
-        ("train", "train", arguments.samples),
-        ("held_out", "validation", arguments.eval_samples),
-    ):
-        rows = pd.DataFrame(read_rows(split, arguments.data, arguments.data_revision, 0))
-        chosen = sample_rows(rows, samples, seed=0, name=name)
+    for name, samples in (("train", arguments.samples), ("held_out", arguments.eval_samples)):
+        chosen = sample_rows(rows[name], samples, seed=0, name=name)
         frame, notes = prepare_split(
             name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
         )
@@ -84,6 +81,20 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
     compressor.save(folder / "pca.safetensors")
     log.info("PCA keeps %.1f%% of the variance", 100 * compressor.explained_variance_ratio)
     arguments.table, arguments.compressor = folder / "embeddings.safetensors", folder / "pca.safetensors"
+
+
+def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
+    """Training questions, and held-out ones of other articles; a single file is cut by article.
+
+    As in the workflow, held-out questions are of the split ``gate``: nothing here sees ``final``.
+
+    Raises:
+        InputError: the data can't be read, hold too few articles, or have an article in both of their splits.
+    """
+    train = pd.DataFrame(read_rows("train", data, revision, 0))
+    dev = None if Path(data).is_file() else pd.DataFrame(read_rows("validation", data, revision, 0))
+    rows = split_rows(train, dev, seed=0)
+    return {"train": rows["train"], "held_out": rows["gate"]}
 
 
 def load_quick_evaluation(

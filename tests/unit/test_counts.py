@@ -6,11 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire.compression.counts import count_tokens, load_counts, pca_sample_size, save_counts
+from latentwire.compression import counts
+from latentwire.compression.counts import count_tokens, load_counts, mean_embedding, pca_sample_size, save_counts
 from latentwire.errors import InputError
 
 V = 20
 corpora = st.lists(st.lists(st.integers(0, V - 1), max_size=8), max_size=6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _several_chunks():
+    """A corpus of these tests is counted in several chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counts, "CHUNK_TOKENS", 7)
+        yield
 
 
 @given(corpora)
@@ -57,3 +66,11 @@ def test_pca_sees_half_of_the_prompts_and_at_most_5000_unless_told_otherwise(sam
 def test_a_pca_sample_that_the_training_prompts_do_not_hold_is_refused(samples):
     with pytest.raises(InputError, match=rf"pca.samples {samples}.*700"):
         pca_sample_size(samples, 700)
+
+
+@given(corpora.filter(any))
+def test_the_mean_embedding_is_that_of_the_gathered_occurrences(prompts):
+    table_VD = torch.randn(V, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    gathered_ND = table_VD[[token for prompt in prompts for token in prompt]].double()
+    found_D = mean_embedding(table_VD, count_tokens(prompts, V))
+    torch.testing.assert_close(found_D, gathered_ND.mean(dim=0), rtol=1e-12, atol=1e-12)

@@ -122,7 +122,7 @@ def test_the_data_seed_moves_the_sample_and_the_halves(files):
     drawn = {}
     for seed in (1, 2):
         settings = data_settings(**files, seed=seed, samples={"train": 6, "gate": None, "final": None})
-        rows = split_rows(*read_source(settings), settings)
+        rows = split_rows(*read_source(settings), settings.seed)
         drawn[seed] = {name: draw(name, own, settings)[0] for name, own in rows.items()}
     assert set(drawn[1]["train"]["id"]) != set(drawn[2]["train"]["id"])
     assert set(drawn[1]["gate"]["title"]) != set(drawn[2]["gate"]["title"])
@@ -130,7 +130,7 @@ def test_the_data_seed_moves_the_sample_and_the_halves(files):
 
 def test_a_single_local_file_is_cut_three_ways(files):
     settings = data_settings(**files | {"dev_file": None}, samples=dict.fromkeys(SPLITS))
-    rows = split_rows(*read_source(settings), settings)
+    rows = split_rows(*read_source(settings), settings.seed)
     articles = {name: set(frame["title"]) for name, frame in rows.items()}
     assert {name: len(own) for name, own in articles.items()} == {"train": 3, "gate": 1, "final": 1}
     assert len(set.union(*articles.values())) == 5
@@ -139,7 +139,7 @@ def test_a_single_local_file_is_cut_three_ways(files):
 def test_the_same_article_in_both_files_is_refused(files):
     settings = data_settings(**files | {"dev_file": files["train_file"]})
     with pytest.raises(InputError, match="splits would leak"):
-        split_rows(*read_source(settings), settings)
+        split_rows(*read_source(settings), settings.seed)
 
 
 def test_the_hubs_data_set_takes_the_same_path(files, monkeypatch):
@@ -217,13 +217,16 @@ def test_every_question_of_the_official_files_is_accounted_for(renderer, tmp_pat
         source="local",
         **{name: str(path) for name, path in real.items()},
         samples={"train": 10_000, "gate": 1000, "final": 500},
-        max_prompt_tokens=8192,
+        max_prompt_tokens=400,
+        on_long_prompt="trim",
     )
     manifest = prepare(settings, renderer, tmp_path)
     used = assert_accounted_for(manifest, tmp_path, settings)
     listed = {name: own["questions"] for name, own in manifest["not_sampled"].items()}
-    assert sum(map(len, used.values())) + sum(listed.values()) == 22_447
-    assert {name: len(own) for name, own in used.items()} == settings.samples
+    actions = [note["action"] for note in manifest["dropped_or_trimmed"]]
+    assert actions.count("trimmed") > 5_000
+    assert sum(map(len, used.values())) + sum(listed.values()) + actions.count("dropped") == 22_447
+    assert sum(map(len, used.values())) + actions.count("dropped") == sum(settings.samples.values())
     assert listed["train"] == 1877
     articles = [set(read_prompts(tmp_path / f"{name}.parquet", ["article"])["article"]) for name in SPLITS]
     assert [len(own) for own in articles] == [44, 24, 24]

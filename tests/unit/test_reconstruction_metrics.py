@@ -1,13 +1,17 @@
 """Reconstruction metrics against definitions written out token by token."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentwire.arms import ArmInputs
+from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.nearest import nearest_rows
+from latentwire.compression.reconstruction import measure_arms
 from latentwire.compression.summary import MEANS, summarise
 
 V, D = 40, 6
@@ -157,3 +161,18 @@ def test_rows_that_differ_in_one_last_bit_are_told_apart():
     twins_VK[rows, smallest] = torch.nextafter(codes_VK[rows, smallest], torch.tensor(torch.inf).bfloat16())
     table_VK = torch.cat([codes_VK, twins_VK])
     assert torch.equal(nearest_rows(table_VK, table_VK), torch.arange(400))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 50.0])
+def test_smoothing_of_the_compressor_moves_no_yardstick(tmp_path, smoothing):
+    """The variance that counts is that around the mean of the PCA split's own occurrences."""
+    ids_U, _, table_VD, _ = drawn()
+    sequences, masks = drawn_prompts(ids_U)
+    counts_V = torch.from_numpy(np.bincount(np.concatenate(sequences), minlength=V))
+    EmbeddingCompressor(D, 2).fit(table_VD, counts_V, smoothing).save(tmp_path / "pca.safetensors")
+    prompts = pd.DataFrame({"id": list("abcd"), "article": list("xxyy"), "input_ids": sequences, "answer_mask": masks})
+    inputs = {"pca": ArmInputs(table_VD, counts_V, tmp_path / "pca.safetensors", 2)}
+    sums, _ = measure_arms(inputs, prompts, (counts_V > 0).numpy())
+    occurrences_ND = table_VD.double()[np.concatenate(sequences)]
+    expected = float((occurrences_ND - occurrences_ND.mean(dim=0)).square().sum())
+    assert sums[sums["subset"] == "all"]["squared_deviation"].sum() == pytest.approx(expected, rel=1e-9)

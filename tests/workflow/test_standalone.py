@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from workspace import RESULTS, ROOT, Workspace
 
+from latentwire.data.prompts_table import read_prompts
+from latentwire.demo.corpus import generate_corpus
+
 pytestmark = pytest.mark.workflow
 
 SCRIPT = ROOT / "workflow/scripts/train_adapter_only.py"
@@ -43,6 +46,40 @@ def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
     history = [json.loads(line) for line in (tmp_path / "run/diagnostics.jsonl").read_text().splitlines()]
     assert (history[0]["step"], history[-1]["step"]) == (0, 4)
     assert history[-1]["recon_fvu"] < history[0]["recon_fvu"]
+
+
+def by_itself(reader: Path, folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """A short run on data of one's own."""
+    arguments = (
+        "--samples 40 --batch_size 16 --compress_dim 8 --eval_samples 20 --max_new_tokens 2 --threads 1".split()
+    )
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments, "--model", reader, "--data", data, "--output", "run"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_single_file_is_cut_by_article(reader: Path, tmp_path: Path):
+    (tmp_path / "all.json").write_text(json.dumps(generate_corpus(3, 30)))
+    done = by_itself(reader, tmp_path, tmp_path / "all.json")
+    assert done.returncode == 0, done.stderr
+    train, held_out = (
+        set(read_prompts(tmp_path / f"run/inputs/{name}.parquet", ["article"])["article"])
+        for name in ("train", "held_out")
+    )
+    assert train and held_out and not train & held_out
+
+
+def test_a_folder_whose_files_share_an_article_is_refused(reader: Path, tmp_path: Path):
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        (tmp_path / name).write_text(json.dumps(generate_corpus(3, 5)))
+    done = by_itself(reader, tmp_path, tmp_path)
+    assert done.returncode == 1
+    assert "5 articles are in both sources" in done.stderr and "splits would leak" in done.stderr
 
 
 def test_with_prepared_inputs_it_loads_no_language_model(finished: Workspace, tmp_path: Path):

@@ -42,7 +42,11 @@ def parse_arguments() -> argparse.Namespace:
     own.add_argument("--dtype", default="float32", help="dtype of the language model (default float32)")
     own.add_argument("--prompt_style", choices=("chat", "plain"), default="chat", help="how prompts are rendered")
     own.add_argument("--system_prompt", help="system message of the chat style")
-    own.add_argument("--data", default="demo", help="'demo', hub data set, official JSON file, or folder of them")
+    own.add_argument(
+        "--data",
+        default="demo",
+        help="'demo', hub data set, folder of official JSON, or one file of it (cut by article)",
+    )
     own.add_argument("--data_revision", help="commit of the data set on the hub")
     own.add_argument("--eval_samples", type=int, default=200, help="questions of the F1 at the end (default 200)")
     own.add_argument("--max_prompt_tokens", type=int, default=512, help="longest prompt (default 512)")

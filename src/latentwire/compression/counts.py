@@ -58,6 +58,13 @@ def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: in
     return torch.from_numpy(counts_V)
 
 
+def mean_embedding(table_VD: torch.Tensor, counts_V: torch.Tensor) -> torch.Tensor:
+    """The mean of all token occurrences, float64 ``[D]``."""
+    used_U = counts_V.nonzero().flatten()
+    weights_U = counts_V[used_U].double()
+    return weights_U @ table_VD[used_U].double() / weights_U.sum()
+
+
 def save_counts(path: str | Path, **counts_V: torch.Tensor) -> None:
     """Write named count vectors, atomically."""
     with atomic_path(path) as temporary:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from latentwire.arms import ArmInputs, rebuild_function
-from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import mean_embedding
 from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.summary import summarise
 
@@ -26,7 +26,8 @@ def measure_arms(
     """Reconstruction of each arm on prepared prompts.
 
     Args:
-        inputs: what each arm may use. μ is the PCA compressor's mean: the mean of the PCA split.
+        inputs: what each arm may use. μ is the mean of the PCA split's occurrences, whatever smoothing did to the
+            compressor's: one yardstick for all arms and settings.
         prompts: the split.
         seen_V: token types that occur in the training prompts, bool ``[V]``.
 
@@ -48,7 +49,7 @@ def measure_arms(
     for arm, own in inputs.items():
         rebuild = rebuild_function(arm)
         assert rebuild is not None, f"{arm} reads token ids"
-        mean_D = EmbeddingCompressor.load(own.compressor, own.compress_dim).mean_D
+        mean_D = mean_embedding(own.table_VD, own.counts_V)
         errors = type_errors(ids_U, rebuild(own, ids_U), own.table_VD, mean_D)
         summary: dict[str, Any] = {
             "types": {

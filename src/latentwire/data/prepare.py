@@ -80,10 +80,10 @@ def _frame(table: Any) -> pd.DataFrame:
     return frame
 
 
-def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, settings: DataSettings) -> dict[str, pd.DataFrame]:
+def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict[str, pd.DataFrame]:
     """All rows of each split; no article is in two."""
     dev_titles = None if dev is None else sorted(set(dev["title"]))
-    articles = assign_articles(sorted(set(train["title"])), dev_titles, settings.seed)
+    articles = assign_articles(sorted(set(train["title"])), dev_titles, seed)
     rows = {}
     for name in SPLITS:
         source = train if name == "train" or dev is None else dev
@@ -168,7 +168,7 @@ def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> d
     manifest: dict[str, Any] = {"settings": asdict(settings), "splits": {}}
     manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}}
     seen: np.ndarray | None = None
-    for name, rows in split_rows(*read_source(settings), settings).items():
+    for name, rows in split_rows(*read_source(settings), settings.seed).items():
         asked = settings.samples[name]
         drawn, left_out = draw(name, rows, settings)
         if left_out:

@@ -142,7 +142,8 @@ def load_squad_subset(
         split: ``train``, or ``validation`` (the development set).
         samples: how many; all of the split, with a warning, where it holds fewer.
         data: ``demo`` (the embedded corpus), a data set on the hub such as ``rajpurkar/squad``, an official v1.1
-            JSON file, or a folder that holds ``train-v1.1*.json`` and ``dev-v1.1*.json``.
+            JSON file (all of it, whatever the split), or a folder that holds ``train-v1.1*.json`` and
+            ``dev-v1.1*.json``.
         revision: of the data set on the hub.
         seed: of the sample, and of the demo corpus.
 

@@ -106,7 +106,7 @@ def held_out_metrics(
     """Count-weighted reconstruction metrics over held-out token occurrences.
 
     Returns:
-        ``recon_mse`` (raw units, a dimension), ``recon_fvu`` (around the PCA split's mean), ``recon_cosine_sim`` and
+        ``recon_mse`` (raw units, a dimension), ``recon_fvu`` (around the compressor's mean), ``recon_cosine_sim`` and
         ``recon_rel_error``, each averaged over occurrences.
     """
     sums = torch.zeros(4, dtype=torch.float64)
