@@ -141,7 +141,8 @@ def test_smoothing_adds_that_many_occurrences_of_every_token_to_an_epoch(tmp_pat
 def test_mixed_precision_changes_loss_and_gradient_by_rounding_alone(tmp_path, monkeypatch):
     """On the CPU in bfloat16, as on CUDA: three digits in its products, so 1% of the loss, 3% of the gradient's norm.
 
-    Away from the PCA inverse: there the linear map's gradient vanishes, and rounding is a large share of what is left. From the inverse on, the loss of a training in mixed precision ends where that in float32 does.
+    Away from the PCA inverse: there the linear map's gradient vanishes, and rounding is a large share of what is left.
+    From the inverse on, the loss of a training in mixed precision ends where that in float32 does.
     """
     bfloat16 = torch.autocast("cpu", dtype=torch.bfloat16)
     adapter = Adapter.from_compressor(COMPRESSOR)

@@ -1,6 +1,7 @@
 """Data preparation: from a source to tokenised, disjoint, hashed splits, with a note for everything left out."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -223,10 +224,11 @@ def test_every_question_of_the_official_files_is_accounted_for(renderer, tmp_pat
     manifest = prepare(settings, renderer, tmp_path)
     used = assert_accounted_for(manifest, tmp_path, settings)
     listed = {name: own["questions"] for name, own in manifest["not_sampled"].items()}
-    actions = [note["action"] for note in manifest["dropped_or_trimmed"]]
-    assert actions.count("trimmed") > 5_000
-    assert sum(map(len, used.values())) + sum(listed.values()) + actions.count("dropped") == 22_447
-    assert sum(map(len, used.values())) + actions.count("dropped") == sum(settings.samples.values())
+    actions = Counter((note["split"], note["action"]) for note in manifest["dropped_or_trimmed"])
+    assert actions["train", "trimmed"] > 5_000
+    drawn = {name: len(own) + actions[name, "dropped"] for name, own in used.items()}
+    assert drawn == settings.samples
+    assert sum(drawn.values()) + sum(listed.values()) == 22_447
     assert listed["train"] == 1877
     articles = [set(read_prompts(tmp_path / f"{name}.parquet", ["article"])["article"]) for name in SPLITS]
     assert [len(own) for own in articles] == [44, 24, 24]

@@ -20,18 +20,22 @@ SCRIPT = ROOT / "workflow/scripts/train_adapter_only.py"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
-    plan = ["--samples", "60", "--epochs", "1", "--batch_size", "16", "--compress_dim", "8"]
-    plan += ["--recon_weight", "1", "--ce_weight", "0"]
-    own = ["--model", reader, "--eval_samples", "60", "--max_new_tokens", "4", "--threads", "1", "--output", "run"]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *plan, *own],
-        cwd=tmp_path,
+def by_itself(reader: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A run on the tiny reader, without prepared inputs."""
+    own = ["--model", reader, "--batch_size", "16", "--compress_dim", "8", "--threads", "1", "--output", "run"]
+    return subprocess.run(
+        [sys.executable, SCRIPT, *own, *arguments],
+        cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
+    plan = ["--samples", "60", "--epochs", "1", "--recon_weight", "1", "--ce_weight", "0"]
+    done = by_itself(reader, tmp_path, *plan, "--eval_samples", "60", "--max_new_tokens", "4")
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "run").iterdir() if path.is_file()}
     results = {"adapter.safetensors", "diagnostics.jsonl", "summary.json", "f1.json"}
@@ -48,24 +52,12 @@ def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
     assert history[-1]["recon_fvu"] < history[0]["recon_fvu"]
 
 
-def by_itself(reader: Path, folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
-    """A short run on data of one's own."""
-    arguments = (
-        "--samples 40 --batch_size 16 --compress_dim 8 --eval_samples 20 --max_new_tokens 2 --threads 1".split()
-    )
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments, "--model", reader, "--data", data, "--output", "run"],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+SHORT = ("--samples", "40", "--eval_samples", "20", "--max_new_tokens", "2")
 
 
 def test_a_single_file_is_cut_by_article(reader: Path, tmp_path: Path):
     (tmp_path / "all.json").write_text(json.dumps(generate_corpus(3, 30)))
-    done = by_itself(reader, tmp_path, tmp_path / "all.json")
+    done = by_itself(reader, tmp_path, *SHORT, "--data", tmp_path / "all.json")
     assert done.returncode == 0, done.stderr
     train, held_out = (
         set(read_prompts(tmp_path / f"run/inputs/{name}.parquet", ["article"])["article"])
@@ -77,7 +69,7 @@ def test_a_single_file_is_cut_by_article(reader: Path, tmp_path: Path):
 def test_a_folder_whose_files_share_an_article_is_refused(reader: Path, tmp_path: Path):
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         (tmp_path / name).write_text(json.dumps(generate_corpus(3, 5)))
-    done = by_itself(reader, tmp_path, tmp_path)
+    done = by_itself(reader, tmp_path, *SHORT, "--data", tmp_path)
     assert done.returncode == 1
     assert "5 articles are in both sources" in done.stderr and "splits would leak" in done.stderr
 
