@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 from latentwire.arms_table import GROUP_ARMS, arm_module_name
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
-from latentwire.fingerprint import fingerprint
+from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
 from latentwire.layout import Layout
 
 ROOT = Path(workflow.basedir)
@@ -92,7 +92,7 @@ def code(script, *modules):
 
 def training_code(script, stage):
     """The fingerprint of a training; its quick evaluation counts where there is one."""
-    return code(script, *(["latentwire.evaluation.quick"] if config[stage]["quick_eval_every"] else []))
+    return code(script, *(QUICK_EVALUATION if config[stage]["quick_eval_every"] else ()))
 
 
 def arms_code(arms):
@@ -117,10 +117,12 @@ def growing(stage, name):
 
 
 def job_resources(stage):
-    """Memory, time and GPUs of a stage's jobs."""
-    gpu = config["resources"][stage]["gpu"]
+    """Memory, time and GPUs of a stage's jobs; a job's GPUs are of one model and on one node."""
+    gpu, model = config["resources"][stage]["gpu"], config["resources"]["gpu_model"]
     resources = {name: growing(stage, name) for name in ("mem_mb", "runtime")}
-    return resources | ({"gpu": gpu} if gpu else {})
+    if gpu:
+        resources |= {"gpu": gpu, "nodes": 1} | ({"gpu_model": model} if model else {})
+    return resources
 
 
 def bootstrap_flags():
@@ -166,24 +168,23 @@ def gates_before_final(wildcards):
     return ancient(expand(PATHS.gate("{k}", "decision"), k=DIMS)) if wildcards.split == "final" else []
 
 
-def adapters(stage, split="final"):
-    """The trained adapters that the arms of a stage read."""
+def adapters(group):
+    """The trained adapters that the arms of a group read."""
 
     def paths(wildcards):
-        arms = arms_of(stage, getattr(wildcards, "split", split))
+        arms = arms_of(group, getattr(wildcards, "split", "final")) if group in STAGES else []
         return [PATHS.adapter(wildcards.k, wildcards.seed, arm) for arm in arms]
 
     return paths
 
 
-def compressors(stage):
-    """The compressors that the arms of a stage read."""
+def compressors(group):
+    """The compressors that the arms of a group read."""
 
     def paths(wildcards):
-        methods = {
-            "random" if arm == "random" else "pca" for arm in arms_of(stage, getattr(wildcards, "split", "final"))
-        }
-        return [PATHS.compressor(method) for method in sorted(methods | {"pca"})]
+        arms = arms_of(group, getattr(wildcards, "split", "final"))
+        methods = [] if group == "original" else ["pca", "random"] if "random" in arms else ["pca"]
+        return [PATHS.compressor(method) for method in methods]
 
     return paths
 

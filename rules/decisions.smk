@@ -1,6 +1,7 @@
 # Small decisions, on scores alone, where Snakemake itself runs.
 localrules:
     check_ceiling,
+    require_ceiling,
     decide_gate,
     final_validation,
     report,
@@ -25,6 +26,24 @@ checkpoint check_ceiling:
     shell:
         "exec {PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
         " --output {output} > {log} 2>&1"
+
+
+# Refuses here, before any training waits for its node and is tried again. A checkpoint for the reason above.
+checkpoint require_ceiling:
+    input:
+        ceiling=PATHS.ceiling,
+    output:
+        PATHS.training_allowed,
+    log:
+        log_of(PATHS.training_allowed),
+    retries: 0
+    threads: 1
+    resources:
+        **job_resources("prepare"),
+    params:
+        code=code("require_ceiling.py"),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/require_ceiling.py --ceiling {input.ceiling} --output {output} > {log} 2>&1"
 
 
 checkpoint decide_gate:

@@ -2,107 +2,46 @@
 EVALUATION = flags("evaluate", "batch_size", "max_new_tokens", "identity_samples")
 
 
-rule evaluate_original:
-    input:
-        prompts=PATHS.data("{split}"),
-        table=PATHS.table,
-        counts=PATHS.counts,
-        gates=gates_before_final,
-    output:
-        predictions=predictions("original"),
-        provenance=provenance(predictions("original")),
-    log:
-        log_of(predictions("original")),
-    benchmark:
-        benchmark_of(predictions("original"))
-    threads: threads_of("evaluate")
-    resources:
-        **job_resources("evaluate"),
-    params:
-        model=model_flags() + " " + flags("model", "dtype"),
-        arms=arms_of("original"),
-        evaluation=EVALUATION,
-        reads=final_read_flags,
-        device=device("evaluate"),
-        state=f"{PATHS.root}/state",
-        code=arms_code(arms_of("original")),
-    shell:
-        "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
-        " --table {input.table} --counts {input.counts} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
-        " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-        " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
-
-
-rule evaluate_linear:
-    input:
-        prompts=PATHS.data("{split}"),
-        table=PATHS.table,
-        counts=PATHS.counts,
-        compressor=PATHS.compressor("pca"),
-        gates=gates_before_final,
-    output:
-        predictions=predictions("linear"),
-        provenance=provenance(predictions("linear")),
-    log:
-        log_of(predictions("linear")),
-    benchmark:
-        benchmark_of(predictions("linear"))
-    threads: threads_of("evaluate")
-    resources:
-        **job_resources("evaluate"),
-    params:
-        model=model_flags() + " " + flags("model", "dtype"),
-        arms=arms_of("linear"),
-        evaluation=EVALUATION,
-        reads=final_read_flags,
-        device=device("evaluate"),
-        state=f"{PATHS.root}/state",
-        code=arms_code(arms_of("linear")),
-    shell:
-        "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
-        " --table {input.table} --counts {input.counts} --compressor {input.compressor} --compress_dim {wildcards.k}"
-        " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
-        " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-        " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
-
-
-for STAGE in STAGES:
+for GROUP in GROUP_ARMS:
 
     rule:
         name:
-            f"evaluate_{STAGE}"
+            f"evaluate_{GROUP}"
         input:
             prompts=PATHS.data("{split}"),
             table=PATHS.table,
             counts=PATHS.counts,
-            compressors=compressors(STAGE),
-            adapters=adapters(STAGE),
+            compressors=compressors(GROUP),
+            adapters=adapters(GROUP),
             gates=gates_before_final,
         output:
-            predictions=predictions(STAGE),
-            provenance=provenance(predictions(STAGE)),
+            predictions=predictions(GROUP),
+            provenance=provenance(predictions(GROUP)),
         log:
-            log_of(predictions(STAGE)),
+            log_of(predictions(GROUP)),
         benchmark:
-            benchmark_of(predictions(STAGE))
+            benchmark_of(predictions(GROUP))
         threads: threads_of("evaluate")
         resources:
             **job_resources("evaluate"),
         params:
             model=model_flags() + " " + flags("model", "dtype"),
-            arms=lambda w, stage=STAGE: arms_of(stage, w.split),
+            arms=lambda w, group=GROUP: arms_of(group, w.split),
+            dim="" if GROUP == "original" else "--compress_dim {k}",
             evaluation=EVALUATION,
             reads=final_read_flags,
             device=device("evaluate"),
             state=f"{PATHS.root}/state",
-            code=lambda w, stage=STAGE: arms_code(arms_of(stage, w.split)),
+            code=lambda w, group=GROUP: arms_code(arms_of(group, w.split)),
         shell:
             "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
-            " --compress_dim {wildcards.k} --adapter {input.adapters}"
-            " {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
+            " {params.dim} --adapter {input.adapters} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
             " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
             " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
+
+
+for STAGE in STAGES:
 
     rule:
         name:

@@ -8,7 +8,7 @@ rule train_phase1:
         held_out=PATHS.data("gate"),
         table=PATHS.table,
         compressor=lambda w: PATHS.compressor("random" if w.arm == "random" else "pca"),
-        ceiling=ancient(PATHS.ceiling),
+        allowed=ancient(PATHS.training_allowed),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
         diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
@@ -32,10 +32,9 @@ rule train_phase1:
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
         "exec {PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
-        " --table {input.table} --compressor {input.compressor} --ceiling {input.ceiling}"
-        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase1} {params.quick}"
-        " --device {params.device} --threads {threads} --runtime {resources.runtime}"
-        " --state {params.state} --output {params.folder} > {log} 2>&1"
+        " --table {input.table} --compressor {input.compressor} --compress_dim {wildcards.k}"
+        " --seed {wildcards.seed} {params.phase1} {params.quick} --device {params.device} --threads {threads}"
+        " --runtime {resources.runtime} --state {params.state} --output {params.folder} > {log} 2>&1"
 
 
 rule train_phase2:

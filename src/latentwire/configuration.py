@@ -16,7 +16,9 @@ Config = dict[str, Any]
 
 # Sections that change no result.
 _NOT_FROZEN = ("experiment", "resources")
-_WEIGHTS_HASHED_UP_TO = 64 * 2**20
+# Larger files are sampled: every start of Snakemake reads them, also in every job.
+_READ_WHOLE_UP_TO = 64 * 2**20
+_BLOCKS, _BLOCK = 64, 16 * 2**10
 
 
 class ConfigurationError(ValueError):
@@ -144,10 +146,24 @@ def frozen_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _content(file: Path) -> bytes:
+    """A file's content; of a large one its size and a sample."""
+    size = file.stat().st_size
+    if size <= _READ_WHOLE_UP_TO:
+        return file.read_bytes()
+    with file.open("rb") as handle:
+        blocks = [str(size).encode()]
+        for number in range(_BLOCKS):
+            handle.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+            blocks.append(handle.read(_BLOCK))
+    return b"".join(blocks)
+
+
 def content_identity(path: Path) -> str:
     """A short hash of a source file's or local model directory's content; the path itself where it is on the hub.
 
-    A ``touch`` changes nothing. Weight files above 64 MB count by their name and size.
+    A ``touch`` changes nothing. Files above 64 MB count by their size and 64 blocks spread evenly over them, their
+    start and end among these: another training of the weights shows, an edit of single values may not.
     """
     if path.is_file():
         files = [path]
@@ -157,7 +173,5 @@ def content_identity(path: Path) -> str:
         return str(path)
     digest = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size
-        content = file.read_bytes() if size <= _WEIGHTS_HASHED_UP_TO else str(size).encode()
-        digest.update(file.name.encode() + b"\0" + content)
+        digest.update(file.name.encode() + b"\0" + _content(file))
     return digest.hexdigest()[:16]

@@ -17,15 +17,18 @@ from typing import TypeGuard
 
 PACKAGE = "latentwire"
 ROOT = Path(__file__).parent
-# The lazy __init__, the command line, errors, provenance, paths, fingerprints themselves, stops, the stand-alone
-# program around Phase 1, and the quick evaluation: a rule whose result holds one names it as an entry.
+# The lazy __init__, the command line, errors, provenance, paths, fingerprints themselves, where state is kept, stops,
+# the stand-alone program around Phase 1, and the quick evaluation: a rule whose result holds one names it as an entry.
 LEFT_OUT = {
     PACKAGE,
     *(
         f"{PACKAGE}.{name}"
-        for name in "cli errors evaluation.quick fingerprint hub layout provenance standalone stopping".split()
+        for name in "cli errors evaluation.quick fingerprint hub layout provenance standalone state stopping".split()
     ),
 }
+
+# The quick evaluation of a training: entries of their own where there is one.
+QUICK_EVALUATION = (f"{PACKAGE}.evaluation.quick", f"{PACKAGE}.lm")
 
 
 def _module_file(name: str) -> Path | None:

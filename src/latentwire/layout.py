@@ -72,6 +72,11 @@ class Layout:
         """What the ceiling check found."""
         return f"{self.root}/ceiling.json"
 
+    @property
+    def training_allowed(self) -> str:
+        """There where the ceiling allows training."""
+        return f"{self.root}/training_allowed.json"
+
     def gate(self, k: object, name: str) -> str:
         """``decision`` (run_phase2 and nothing else) or ``evidence`` of one gate."""
         return f"{self.root}/k{k}/gate/{name}.json"

@@ -14,6 +14,11 @@ from latentwire.files import sha256_of, write_json
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "safetensors")
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that compute."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
 def provenance_path(artefact: str | Path) -> Path:
     """Where the provenance of an artefact is: beside it, ``<name>.provenance.json``."""
     artefact = Path(artefact)
@@ -41,7 +46,7 @@ def write_provenance(
         "inputs": {str(path): sha256_of(path) for path in inputs if path is not None and Path(path).is_file()},
         "artefact": sha256_of(artefact),
         "device": device,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": library_versions(),
     }
     write_json(provenance_path(artefact), record)
 

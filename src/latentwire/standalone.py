@@ -30,6 +30,7 @@ from latentwire.evaluation.quick import quick_evaluation
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
 from latentwire.lm import load_model, load_tokenizer, model_identity, read_embeddings
+from latentwire.stopping import StopRequest
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,13 @@ READER = Path(__file__).parents[2] / "resources" / "reader"
 EVALUATION_BATCH = 32
 
 
-def prepare_inputs(arguments: argparse.Namespace) -> None:
-    """Prepare prompts, the table and the compressor under ``arguments.output``, and name them in ``arguments``."""
+def prepare_inputs(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    """Prepare prompts, the table and the compressor under ``arguments.output``, and name them in ``arguments``.
+
+    Raises:
+        InputError: something is not there, or does not fit together.
+        Stopped: ``stop`` said so, between two of the steps.
+    """
     if arguments.model is None:
         if not READER.is_dir():
             raise InputError(f"the embedded reader is not at {READER}: run from a checkout, or give --model")
@@ -56,6 +62,7 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
     rows = _source_rows(arguments.data, arguments.data_revision)
     seen: np.ndarray | None = None
     for name, samples in (("train", arguments.samples), ("held_out", arguments.eval_samples)):
+        stop.check()
         chosen = sample_rows(rows[name], samples, seed=0, name=name)
         frame, notes = prepare_split(
             name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
@@ -67,6 +74,7 @@ def prepare_inputs(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)
         setattr(arguments, name, folder / f"{name}.parquet")
+    stop.check()
     sequences = list(read_prompts(arguments.train, ["input_ids"])["input_ids"])
     counts = {
         "pca": count_tokens(sequences[: pca_sample_size("auto", len(sequences))], len(table_VD)),
@@ -116,8 +124,12 @@ def load_quick_evaluation(
     return quick_eval, [*identity, arguments.quick_eval_questions, arguments.max_new_tokens]
 
 
-def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device) -> None:
-    """Evaluate the text, the untrained inverse and the adapter on the held-out questions, and print and write F1."""
+def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device, stop: StopRequest) -> None:
+    """Evaluate the text, the untrained inverse and the adapter on the held-out questions, and print and write F1.
+
+    Raises:
+        Stopped: ``stop`` said so, between two batches.
+    """
     from latentwire.evaluation.generate import Decoder
 
     model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
@@ -134,7 +146,9 @@ def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch
     records = [
         record
         for arm in ("text", "pca", "phase1")
-        for record in evaluate_arm(arm, inputs, decoder, prompts, arm_batches(arm, prompts, EVALUATION_BATCH))
+        for record in evaluate_arm(
+            arm, inputs, decoder, prompts, arm_batches(arm, prompts, EVALUATION_BATCH), stop=stop
+        )
     ]
     scored = score_predictions(records, prompts, EVALUATION_BATCH)
     summary = {str(arm): summarise_arm(own, resamples=2000, seed=0) for arm, own in scored.groupby("arm", sort=False)}

@@ -1,7 +1,8 @@
 """A real Slurm cluster on this machine: munged, slurmctld and one slurmd a virtual node, all in one folder.
 
 Nodes ``c1`` and ``c2`` make the partition ``cpu``; ``g1``, with four stand-in GPUs, makes the partition ``gpu``. The
-GPUs are scheduled as real ones are; nothing computes on them.
+GPUs are scheduled as real ones are; nothing computes on them. ``p1``, with one CPU, is in ``idle`` and in ``urgent``,
+whose jobs preempt those of ``idle``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import psutil
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "setpriv")
-NODES = ("c1", "c2", "g1")
+NODES = ("c1", "c2", "g1", "p1")
 GPUS = 4
 
 CONFIGURATION = """
@@ -57,11 +58,17 @@ SlurmdTimeout=10
 ReturnToService=2
 # As at sites that requeue a job only where it asks for it.
 JobRequeue=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 GresTypes=gpu
 NodeName=c[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={c1},{c2} CPUs=2 RealMemory=16000
 NodeName=g1 NodeHostname={host} NodeAddr=127.0.0.1 Port={g1} CPUs=4 RealMemory=16000 Gres=gpu:{gpus}
-PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-0 DefaultTime=10
-PartitionName=gpu Nodes=g1 MaxTime=1-0 DefaultTime=10
+NodeName=p1 NodeHostname={host} NodeAddr=127.0.0.1 Port={p1} CPUs=1 RealMemory=16000
+PartitionName=DEFAULT MaxTime=1-0 DefaultTime=10
+PartitionName=cpu Nodes=c[1-2] Default=YES
+PartitionName=gpu Nodes=g1
+PartitionName=idle Nodes=p1 PriorityTier=1
+PartitionName=urgent Nodes=p1 PriorityTier=2 PreemptMode=OFF
 """
 
 

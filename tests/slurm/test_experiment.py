@@ -29,7 +29,8 @@ STAGE_OF = {
     "measure_reconstruction_phase1": "reconstruction",
     "measure_reconstruction_phase2": "reconstruction",
 }
-DECISIONS = ("check_ceiling", "decide_gate", "score_original", "score_phase1", "final_validation", "report")
+CHECKPOINTS = ("check_ceiling", "require_ceiling", "decide_gate")
+DECISIONS = (*CHECKPOINTS, "score_original", "score_phase1", "final_validation", "report")
 
 
 def assert_jobs_had_what_they_declare(run: Run) -> None:
@@ -42,6 +43,7 @@ def assert_jobs_had_what_they_declare(run: Run) -> None:
         assert job["MinMemoryNode"] == f"{wanted['mem_mb']}M", job
         assert job["TimeLimit"] == f"00:{wanted['runtime']}:00", job
         assert job.get("TresPerJob") == (f"gres:gpu:{wanted['gpu']}" if wanted["gpu"] else None), job
+        assert job["NumNodes"] == "1", job
         assert len(run.cluster.gpus_of(job)) == wanted["gpu"], job
 
 
@@ -61,7 +63,7 @@ def test_the_whole_experiment(cluster: Cluster, tiny: Workspace, finished: Works
     assert Counter(rule_of(job) for job in run.jobs) == once + twice
     assert_jobs_had_what_they_declare(run)
     for rule in DECISIONS:
-        assert f"local{'checkpoint' if rule in ('check_ceiling', 'decide_gate') else 'rule'} {rule}:" in output
+        assert f"local{'checkpoint' if rule in CHECKPOINTS else 'rule'} {rule}:" in output
     assert_same_results(workspace, finished)
 
 

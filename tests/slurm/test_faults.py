@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from cluster import Cluster, wait_until
 from runs import ONE_K, STAGES, Run, start
-from workspace import RESULTS, Workspace
+from workspace import RESULTS, ROOT, Workspace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -20,11 +22,11 @@ TARGET = f"{RESULTS}/k8/seed0/phase1/adapter.safetensors"
 LOG = f"{RESULTS}/logs/k8/seed0/phase1/adapter.safetensors.log"
 EPOCHS = 60
 STEPS = 4 * EPOCHS
-# Steps between two measurements, each with a checkpoint.
-MEASURED = STEPS // 10
 # A training that lasts, but computes little: every step sleeps, and so does what it keeps when it is told to stop.
 STEP_SECONDS = 0.1
 STOP_SECONDS = 3
+# The step at which it was told to stop, written when its state was kept.
+KEPT_AT_STOP = "kept-at-stop"
 LOOP = "        losses = loss_at(step)\n"
 STOP = "stop.check(partial(save, step))"
 
@@ -45,9 +47,9 @@ class Training:
     workspace: Workspace
     runs: list[Run] = field(default_factory=list)
 
-    def start(self) -> Run:
+    def start(self, *arguments: str) -> Run:
         """Ask for the adapter."""
-        self.runs.append(start(self.cluster, self.workspace, TARGET))
+        self.runs.append(start(self.cluster, self.workspace, TARGET, *arguments))
         return self.runs[-1]
 
     def end(self) -> None:
@@ -67,8 +69,13 @@ class Training:
 
     def wait_for_checkpoint(self, run: Run) -> None:
         """Wait until it is well under way."""
-        wait_until(lambda: self.checkpoints or run.process.poll(), "a checkpoint", 120)
+        wait_until(lambda: self.checkpoints or run.process.poll(), "a checkpoint", 240)
         assert self.checkpoints, run.output + self.log
+
+    @property
+    def kept_at_stop(self) -> int:
+        """The step at which it was told to stop and had the time to keep its state."""
+        return int((self.workspace / KEPT_AT_STOP).read_text())
 
     @property
     def continued_at(self) -> int:
@@ -96,7 +103,8 @@ def slow_training(
     text = loop.read_text()
     assert text.count(LOOP) == text.count(STOP) == 1
     text = text.replace(LOOP, f"        __import__('time').sleep({step_seconds})\n{LOOP}")
-    loop.write_text(text.replace(STOP, f"stop.check(lambda: (__import__('time').sleep({STOP_SECONDS}), save(step)))"))
+    keep = f"__import__('time').sleep({STOP_SECONDS}), save(step), open('{KEPT_AT_STOP}', 'w').write(str(step))"
+    loop.write_text(text.replace(STOP, f"stop.check(lambda: ({keep}))"))
     return Training(cluster, workspace)
 
 
@@ -153,19 +161,18 @@ def _limits_pass_while_other_tests_run(in_time: tuple[Training, Run], too_long: 
     """Slurm's shortest limit is a minute: what waits for it starts before everything else."""
 
 
-def test_a_requeued_job_continues_under_its_own_number(training: Training, expected):
-    run = training.start()
+def test_a_preempted_job_is_requeued_and_continues_under_its_own_number(training: Training, expected):
+    run = training.start("--default-resources", "slurm_partition='idle'")
     training.wait_for_checkpoint(run)
     job = run.wait_for_job("train_phase1", "RUNNING")["JobId"]
-    training.cluster.command("scontrol", "requeue", job)
+    training.cluster.command("sbatch", "--partition=urgent", "--output=/dev/null", "--wrap=true")
     run.wait_for_job("train_phase1", "PENDING")
     # Slurm would hold it back for two minutes.
     training.cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
     run.succeed()
     assert [(job["JobState"], job["Restarts"]) for job in run.of("train_phase1")] == [("COMPLETED", "1")]
     assert "Trying to restart" not in run.output
-    # It was given the time to keep the step that it was told to stop at.
-    assert training.continued_at % MEASURED != 0
+    assert training.continued_at == training.kept_at_stop
     assert trained(training.workspace) == expected()
 
 
@@ -184,7 +191,7 @@ def test_a_job_that_somebody_cancels_is_noticed_and_tried_again(training: Traini
     assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "1300M")
     assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "2600M")
     assert "told to stop by SIGTERM; the state is kept" in run.output
-    assert training.continued_at % MEASURED != 0
+    assert training.continued_at == training.kept_at_stop
     assert trained(training.workspace) == expected()
 
 
@@ -205,6 +212,23 @@ def test_after_a_kill_of_snakemake_another_one_continues_and_the_orphan_gives_wa
     assert states()[successor] == "COMPLETED"
     assert 0 < training.continued_at < STEPS
     assert trained(training.workspace) == expected()
+
+
+def test_what_a_killed_snakemake_left_waiting_is_cancelled_as_the_documentation_says(
+    cluster: Cluster, tiny: Workspace, tmp_path: Path
+):
+    workspace = tiny.copy(tmp_path)
+    table = f"{RESULTS}/model/embeddings.safetensors"
+    first = start(cluster, workspace, table, "--default-resources", "slurm_extra='--hold'")
+    first.wait_for_job("read_embeddings", "PENDING")
+    first.kill()
+    (command,) = re.findall(r"^squeue .* scancel", (ROOT / "docs/hpc.md").read_text(), re.MULTILINE)
+    environment = os.environ | cluster.environment
+    subprocess.run(["bash", "-c", command], cwd=workspace.folder, env=environment, check=True)
+    assert [job["JobState"] for job in first.jobs] == ["CANCELLED"]
+    workspace.succeed("--unlock")
+    start(cluster, workspace, table).succeed()
+    assert (workspace / table).exists()
 
 
 def test_a_training_stops_before_its_limit_and_goes_on_with_more_time(in_time: tuple[Training, Run], expected):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from latentwire import provenance, stopping
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
@@ -44,7 +48,39 @@ class Interruption:
         return watched
 
 
-def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Interruption | None) -> None:
+@dataclass(frozen=True)
+class Takeover:
+    """Another process that owns the state from when the program has kept it so many times."""
+
+    after: int
+
+    def watch(self, method: Callable[..., None]) -> Callable[..., None]:
+        """``method``, which keeps state; after its call of that number the state has another owner, and a copy."""
+        calls = count(1)
+
+        def watched(own: Any, *arguments: Any) -> None:
+            method(own, *arguments)
+            if next(calls) == self.after:
+                (own.folder / "owner").write_text("another process")
+                shutil.copytree("state", "state-then")
+
+        return watched
+
+
+@dataclass(frozen=True)
+class KilledWithoutProvenance:
+    """``kill -9`` when every result is written but the provenance."""
+
+    def watch(self, method: Callable[..., None]) -> Callable[..., None]:
+        """``method`` as it is."""
+        provenance.write_provenance = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        return method
+
+
+Fault = Interruption | Takeover | KilledWithoutProvenance
+
+
+def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Fault | None) -> None:
     """What the process does: the program, in its folder, with a checkpoint after every step."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
@@ -54,7 +90,7 @@ def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Inte
     from latentwire.evaluation.kept import KeptAnswers
     from latentwire.training import checkpoint
 
-    checkpoint.INTERVAL_SECONDS = 0
+    checkpoint.INTERVAL_SECONDS = stopping.OWNER_SECONDS = 0
     if interruption is not None:
         checkpoint.Checkpoints.save = interruption.watch(checkpoint.Checkpoints.save)
         KeptAnswers.keep = interruption.watch(KeptAnswers.keep)
@@ -62,7 +98,7 @@ def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Inte
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
-def run(script: str, arguments: Sequence[str], folder: Path, interruption: Interruption | None = None) -> int | None:
+def run(script: str, arguments: Sequence[str], folder: Path, interruption: Fault | None = None) -> int | None:
     """Run a program of ``workflow/scripts`` in ``folder``, which keeps its ``state`` there and logs to ``log``.
 
     Returns:

@@ -160,5 +160,15 @@ def test_a_models_identity_is_its_content(tmp_path):
     (model / "model.safetensors").write_bytes(b"Weights")
     assert content_identity(model) != identity
     assert content_identity(model / "config.json") != content_identity(model)
+    # Of a file above 64 MB so much that a change of a fiftieth of it shows, wherever it is.
+    size = 65 * 2**20
+    (model / "model.safetensors").write_bytes(bytes(size))
+    identity = content_identity(model)
+    for share in (0, 0.013, 0.5, 0.98):
+        with (model / "model.safetensors").open("r+b") as weights:
+            weights.seek(int(share * size))
+            weights.write(b"1" * (size // 50))
+        assert content_identity(model) != identity
+        identity = content_identity(model)
     # What is on the hub is known by its name (and its revision).
     assert content_identity(Path("own/model")) == "own/model"

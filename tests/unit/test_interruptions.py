@@ -2,10 +2,11 @@
 
 import json
 import random
+import shutil
 import signal
 
 import pytest
-from interruptions import Interruption, run
+from interruptions import Interruption, KilledWithoutProvenance, Takeover, run
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -101,6 +102,40 @@ def test_interrupted_at_random_moments_it_ends_in_the_same_bytes(
     assert "continuing" in (tmp_path / "log").read_text()
     assert contents(tmp_path / "output") == uninterrupted(program)
     assert contents(tmp_path / "state") == {}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_taken_over_it_stops_and_touches_nothing(tmp_path, inputs, program):
+    assert run(*command(program, inputs), tmp_path, Takeover(after=5)) == EXIT_STOPPED, (tmp_path / "log").read_text()
+    assert "another process has taken over this work" in (tmp_path / "log").read_text()
+    assert contents(tmp_path / "state") == contents(tmp_path / "state-then") != {}
+    assert not list(tmp_path.glob("output/*.safetensors")) + list(tmp_path.glob("output/predictions.jsonl"))
+
+
+@pytest.mark.parametrize("program", ["phase 1", "phase 2", "evaluation"])
+def test_killed_before_its_provenance_is_written_it_computes_nothing_again(tmp_path, inputs, uninterrupted, program):
+    assert run(*command(program, inputs), tmp_path, KilledWithoutProvenance()) == -signal.SIGKILL
+    # What Snakemake does with the outputs of a job that failed.
+    shutil.rmtree(tmp_path / "output")
+    # A step or a batch of answers would be kept, and end it.
+    assert run(*command(program, inputs), tmp_path, Interruption(signal.SIGKILL, after=1)) == 0
+    assert contents(tmp_path / "output") == uninterrupted(program)
+    assert contents(tmp_path / "state") == {}
+
+
+def test_by_itself_phase_1_hears_a_stop_while_it_reports_f1(tmp_path):
+    script = "train_adapter_only.py"
+    steps = 4
+    arguments = (
+        f"--samples {16 * steps} --eval_samples 16 --batch_size 16 --compress_dim 16 --threads 1 --output output"
+    )
+    stopped = run(script, arguments.split(), tmp_path, Interruption(signal.SIGTERM, after=steps))
+    assert stopped == EXIT_STOPPED, (tmp_path / "log").read_text()
+    assert (tmp_path / "output/adapter.safetensors").exists() and not (tmp_path / "output/f1.json").exists()
+    assert run(script, arguments.split(), tmp_path) == 0, (tmp_path / "log").read_text()
+    assert f"continuing at step {steps} of {steps}" in (tmp_path / "log").read_text()
+    assert (tmp_path / "output/f1.json").exists()
+    assert contents(tmp_path / "output/state") == {}
 
 
 @pytest.mark.parametrize("program", ["phase 1", "reader"])

@@ -1,5 +1,7 @@
 """Phase 2: prompt cross-entropy through the frozen model, without a single answer token, beside its control."""
 
+import itertools
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -412,9 +414,31 @@ def test_killed_and_started_again_it_gives_the_same_bits(train, tmp_path, monkey
     ).read_bytes()
 
 
+def test_a_damaged_calibration_is_made_again(train, tmp_path, monkeypatch, caplog):
+    straight, history, summary = train(tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(phase2, "train_adapter", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path / "broken")
+    kept = tmp_path / "broken/state/calibration.json"
+    kept.write_text(kept.read_text()[:40])
+    continued, continued_history, continued_summary = train(tmp_path / "broken")
+    assert f"{kept} can't be read" in caplog.text
+    assert (continued_history, continued_summary) == (history, summary)
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_a_gradient_that_is_not_finite_is_found_before_the_first_step(train, tmp_path, monkeypatch, term):
+    norms = itertools.cycle([math.nan, 1.0] if term == 0 else [1.0, math.nan])
+    monkeypatch.setattr(phase2, "_gradient_norm", lambda *_, **__: next(norms))
+    with pytest.raises(FloatingPointError, match="norms of their gradients .*nan.*; nothing was trained"):
+        train(tmp_path)
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_model_that_gives_nan_is_found_before_the_first_step(model, train, tmp_path):
     model.model.norm.weight[0] = torch.nan
-    with pytest.raises(FloatingPointError, match="calibration: the mean losses are .* and nan; nothing was trained"):
+    with pytest.raises(FloatingPointError, match="calibration: the mean losses are .* and nan.*; nothing was trained"):
         train(tmp_path)
     assert not (tmp_path / "state").exists()
 

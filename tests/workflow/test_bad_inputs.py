@@ -196,21 +196,17 @@ def training(finished: Workspace, tmp_path: Path) -> list[object]:
 
 @pytest.mark.parametrize(("override", "code"), [(False, 1), (True, 0)])
 def test_a_ceiling_below_the_threshold_refuses_training(
-    program: Callable[..., Ended],
-    training: list[object],
-    finished: Workspace,
-    tmp_path: Path,
-    override: bool,
-    code: int,
+    program: Callable[..., Ended], finished: Workspace, tmp_path: Path, override: bool, code: int
 ):
     found = tmp_path / "ceiling.json"
     scores = finished / f"{RESULTS}/original/gate/scores.parquet"
     flags = ["--override"] if override else []
     checked = program("check_ceiling.py", "--scores", scores, "--threshold", 0.7, *flags, "--output", found)
     assert checked.code == 0  # the check itself always succeeds
-    ended = program("train_adapter_only.py", *training, "--ceiling", found)
+    allowed = tmp_path / "training_allowed.json"
+    ended = program("require_ceiling.py", "--ceiling", found, "--output", allowed)
     assert ended.code == code
-    assert (tmp_path / "phase1/adapter.safetensors").exists() == override
+    assert allowed.exists() == override
     if not override:
         assert "the ceiling is too low" in ended.error and "set ceiling.override to true" in ended.error
 

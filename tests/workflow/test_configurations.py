@@ -54,8 +54,11 @@ def test_every_configuration_plans_a_whole_experiment_without_a_network(fresh: W
     plan = fresh.plan(configfile=file)
     assert {output.split("/")[1] for job in plan for output in job.outputs} == {experiment}
     runs = len(config["compress_dims"]) * len(config["seeds"])
-    assert plan.counts["train_phase1"] == plan.counts["evaluate_phase1"] == runs
-    assert plan.counts["decide_gate"] == plan.counts["evaluate_linear"] == len(config["compress_dims"])
+    shards = config["evaluate"]["shards"]
+    assert plan.counts["train_phase1"] == plan.counts["score_phase1"] == runs
+    assert plan.counts["evaluate_phase1"] == shards * runs
+    assert plan.counts["decide_gate"] == plan.counts["score_linear"] == len(config["compress_dims"])
+    assert plan.counts["evaluate_linear"] == shards * len(config["compress_dims"])
 
 
 def test_overlays_are_layered_in_order(fresh: Workspace):

@@ -17,11 +17,14 @@ Decide = Callable[[str], tuple[Workspace, str]]
 PHASE2_FILE = f"{RESULTS}/k8/seed0/phase2/adapter.safetensors"
 TRAINING = {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1, "fit_pca": 1}
 CEILING = {"evaluate_original": 1, "score_original": 1, "check_ceiling": 1}
+ALLOWED = {"require_ceiling": 1}
 PHASE1 = {"train_phase1": 2, "evaluate_phase1": 2, "score_phase1": 2}
 GATE = {"decide_gate": 2}
 # What belongs to ``final`` whatever the gates decide; both of its evaluations are planned before they have.
 FINAL = {"evaluate_linear": 2, "score_linear": 2, "final_validation": 1}
-VERDICT = Counter(TRAINING | CEILING | PHASE1 | GATE | FINAL) + Counter(evaluate_original=1, score_original=1)
+VERDICT = Counter(TRAINING | CEILING | ALLOWED | PHASE1 | GATE | FINAL) + Counter(
+    evaluate_original=1, score_original=1
+)
 
 
 def test_before_the_gates_nothing_of_phase_2_is_planned(fresh: Workspace):
@@ -36,9 +39,9 @@ def test_before_the_gates_nothing_of_phase_2_is_planned(fresh: Workspace):
     [
         ("data", {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1}),
         ("pca", TRAINING),
-        ("phase1", TRAINING | CEILING | PHASE1),
-        ("gate", TRAINING | CEILING | PHASE1 | GATE),
-        ("phase2", TRAINING | CEILING | PHASE1 | GATE),
+        ("phase1", TRAINING | CEILING | ALLOWED | PHASE1),
+        ("gate", TRAINING | CEILING | ALLOWED | PHASE1 | GATE),
+        ("phase2", TRAINING | CEILING | ALLOWED | PHASE1 | GATE),
         ("final", VERDICT),
         ("report", VERDICT + Counter(report=1)),
     ],
@@ -50,14 +53,25 @@ def test_targets_without_wildcards(fresh: Workspace, target: str, counts: dict[s
 def test_a_file_of_phase_2_shows_its_full_chain(fresh: Workspace):
     plan = fresh.plan(PHASE2_FILE)
     one_k = {"train_phase1": 1, "evaluate_phase1": 1, "score_phase1": 1, "decide_gate": 1, "train_phase2": 1}
-    assert plan.counts == Counter(TRAINING | CEILING | one_k)
+    assert plan.counts == Counter(TRAINING | CEILING | ALLOWED | one_k)
     assert plan.of("train_phase2") == [{"k": "8", "seed": "0", "arm": "phase2"}]
 
 
 def test_phase_1_waits_for_the_ceiling(fresh: Workspace):
     assert fresh.plan(f"{RESULTS}/k8/seed0/phase1/adapter.safetensors").counts == Counter(
-        TRAINING | CEILING | {"train_phase1": 1}
+        TRAINING | CEILING | ALLOWED | {"train_phase1": 1}
     )
+
+
+def test_a_ceiling_that_is_too_low_ends_the_run_before_any_training(finished: Workspace, tmp_path: Path):
+    workspace = finished.copy(tmp_path)
+    for k in DIMS:
+        shutil.rmtree(workspace / f"{RESULTS}/k{k}/seed0")
+    # An untrained reader answers nothing right. With the cluster's profile every other job has four attempts.
+    output = workspace.fail("--config", "ceiling={override: false}", "--retries", "3", "--show-failed-logs")
+    assert printed_jobs(output).counts == Counter(check_ceiling=1, require_ceiling=1)
+    assert "the ceiling is too low" in output and "set ceiling.override to true" in output
+    assert not list(workspace.folder.glob(f"{RESULTS}/k*/seed0/phase1/*"))
 
 
 @pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"]), ("fail", ["4", "8"])])
@@ -114,7 +128,7 @@ def test_results_that_the_experiment_no_longer_asks_for_are_no_part_of_the_verdi
 def test_a_gate_that_decides_the_same_again_retrains_nothing(changed: Workspace):
     change = ("--config", "gate={threshold: 0.6, failing: 0.4}")
     run = printed_jobs(changed.succeed(*change))
-    assert run.counts == Counter(check_ceiling=1, decide_gate=2, final_validation=1, report=1)
+    assert run.counts == Counter(check_ceiling=1, require_ceiling=1, decide_gate=2, final_validation=1, report=1)
     assert changed.plan(*change) == []
 
 
@@ -124,6 +138,7 @@ def test_one_run_brings_everything_up_to_date_and_a_gate_decides_on_nothing_olde
         source.write("\nCHANGED = True\n")
     run = printed_jobs(changed.succeed())
     scores = {"score_original": 2, "score_linear": 2, "score_phase1": 4, "score_phase2": 2}
+    # What the ceiling check finds has the same bytes, so nothing asks again whether it allows training.
     decisions = {"check_ceiling": 1, "decide_gate": 2, "final_validation": 1, "report": 1}
     assert run.counts == Counter(scores | decisions)
     order = [(job.rule, job.wildcards.get("k"), job.wildcards.get("split")) for job in run]

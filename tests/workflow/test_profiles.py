@@ -17,9 +17,7 @@ default-resources:
   slurm_account: "'physics'"
   qos: "'night'"
   slurm_extra: "'--exclude=n7'"
-set-resources:
-  train_phase1: &gpu {gpu_model: "'h100'"}
-  evaluate_original: *gpu
+config: ["resources={gpu_model: h100, max_runtime: 300, phase1: {gpu: 0}}"]
 """
 HEADLINE = {"train_phase1", "evaluate_original", "decide_gate", "report"}
 
@@ -56,7 +54,7 @@ def test_declared_resources_grow_and_gpus_are_asked_for_where_they_are_used(fres
     four = fresh.succeed(
         "-n", "--profile", "slurm", "--config", "resources={evaluate: {gpu: 4}}", configfile=None, cores=None
     )
-    assert resources(four, "evaluate_original")["gpu"] == "4"
+    assert (resources(four, "evaluate_original")["gpu"], resources(four, "evaluate_original")["nodes"]) == ("4", "1")
 
 
 def test_every_rule_with_a_program_declares_what_its_job_needs(fresh: Workspace):
@@ -64,6 +62,17 @@ def test_every_rule_with_a_program_declares_what_its_job_needs(fresh: Workspace)
     for rule in set(re.findall(r"(?:rule|checkpoint) (\w+):", text)):
         found = resources(text, rule)
         assert {"mem_mb", "runtime"} <= found.keys() and "<TBD>" not in (found["mem_mb"], found["runtime"]), rule
+
+
+def test_whatever_keeps_a_state_is_told_how_long_it_may_take(fresh: Workspace):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    phase2 = f"results/{config['experiment']}/k512/seed0/evaluate_phase2/final/scores.parquet"
+    text = fresh.succeed("-n", "--profile", "slurm", "all", phase2, configfile=None, cores=None)
+    commands = [line for line in text.splitlines() if " --state " in line]
+    found = {re.search(r"scripts/(\w+)\.py", line)[1]: re.search(r" --runtime (\d+) ", line)[1] for line in commands}
+    assert found.keys() == {"train_adapter_only", "train_phase2", "evaluate"}
+    stages = {"train_adapter_only": "phase1", "train_phase2": "phase2", "evaluate": "evaluate"}
+    assert found == {program: str(config["resources"][stage]["runtime"]) for program, stage in stages.items()}
 
 
 def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Workspace):
@@ -74,8 +83,8 @@ def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Wo
     first = yaml.safe_load((ROOT / "config.yaml").read_text())["resources"]["evaluate"]
     assert third()["runtime"] == str(3 * first["runtime"])
     assert third()["mem_mb"] == str(3 * first["mem_mb"])
-    allowed = third("--config", "resources={max_runtime: 600, max_mem_mb: 100000}")
-    assert (allowed["runtime"], allowed["mem_mb"]) == ("600", "100000")
+    allowed = third("--config", "resources={max_runtime: 300, max_mem_mb: 100000}")
+    assert (allowed["runtime"], allowed["mem_mb"]) == ("300", "100000")
 
 
 def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspace, tmp_path: Path):
@@ -88,8 +97,10 @@ def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspac
         found = resources(text, "evaluate_original")
         assert {found["slurm_account"], found["qos"], found["gpu_model"]} == {"physics", "night", "h100"}
         assert found["slurm_extra"] == "--exclude=n7"
-        assert resources(text, "train_phase1")["gpu_model"] == "h100"
-        assert "gpu_model" not in resources(text, "fit_pca")
+        for rule in ("train_phase1", "fit_pca"):  # without a GPU, naming its model would ask for one
+            assert not {"gpu", "gpu_model"} & resources(text, rule).keys()
+        third = fresh.succeed("-n", "--attempt", "3", *site, configfile=None, cores=None)
+        assert resources(third, "evaluate_original")["runtime"] == "300"
 
 
 def test_every_entry_of_the_cluster_profile_is_explained():

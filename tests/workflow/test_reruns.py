@@ -20,11 +20,11 @@ EVERYTHING = (
 )
 
 REPORT = {"final_validation", "report"}
-DECISIONS = {"check_ceiling", "decide_gate"} | REPORT
+DECISIONS = {"check_ceiling", "require_ceiling", "decide_gate"} | REPORT
 PHASE2 = {"train_phase2", "evaluate_phase2", "measure_reconstruction_phase2", "score_phase2"} | REPORT
 # The gate decides anew on Phase 1, and what it decides is an input of Phase 2.
 PHASE1 = {"train_phase1", "evaluate_phase1", "measure_reconstruction_phase1", "score_phase1", "decide_gate"} | PHASE2
-ORIGINAL = {"evaluate_original", "score_original", "check_ceiling"}
+ORIGINAL = {"evaluate_original", "score_original", "check_ceiling", "require_ceiling"}
 LINEAR = {"evaluate_linear", "score_linear"}
 COMPRESSION = {"count_tokens", "fit_pca", "fit_random_projection"} | ORIGINAL | LINEAR | PHASE1
 DATA = {"prepare_data"} | COMPRESSION
@@ -51,7 +51,7 @@ def test_a_touch_a_comment_a_docstring_and_another_layout_rerun_nothing(changed:
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("gate={threshold: 0.6}", {"check_ceiling", "decide_gate"} | REPORT),
+        ("gate={threshold: 0.6}", {"check_ceiling", "require_ceiling", "decide_gate"} | REPORT),
         ("phase2={force: true}", {"decide_gate"} | REPORT),
         ("evaluate={max_new_tokens: 5}", ORIGINAL | {"decide_gate"} | REPORT),
     ],
@@ -102,7 +102,7 @@ def test_a_changed_metric_trains_and_generates_nothing(changed: Workspace):
     with (changed / "src/latentwire/evaluation/squad_metrics.py").open("a") as source:
         source.write("\nCHANGED = True\n")
     # Scores behind the gates are examined when these have decided.
-    assert changed.plan().rules == {"score_original", "check_ceiling", "decide_gate"} | REPORT
+    assert changed.plan().rules == {"score_original", "check_ceiling", "require_ceiling", "decide_gate"} | REPORT
 
 
 def test_a_changed_program_reruns_its_rule(changed: Workspace):

@@ -85,8 +85,7 @@ def test_with_prepared_inputs_it_loads_no_language_model(finished: Workspace, tm
     arguments = [
         SCRIPT, "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--ceiling", root / "ceiling.json", "--compress_dim", "8", "--batch_size", "16", "--threads", "1",
-        "--output", tmp_path,
+        "--compress_dim", "8", "--batch_size", "16", "--threads", "1", "--output", tmp_path,
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]\n{program}", *arguments],

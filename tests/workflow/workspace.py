@@ -48,7 +48,7 @@ EXPERIMENT = {
     },
     "phase1": {"epochs": 1, "batch_size": 16},
     "phase2": {"epochs": 1, "batch_size": 16, "calibration_batches": 2, "measure_prompts": 16},
-    "evaluate": {"batch_size": 64, "max_new_tokens": 4, "identity_samples": 20},
+    "evaluate": {"batch_size": 64, "max_new_tokens": 4, "identity_samples": 20, "shards": 1},
     # An untrained reader answers nothing right.
     "ceiling": {"override": True},
     "statistics": {"resamples": 200},

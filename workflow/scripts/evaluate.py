@@ -34,19 +34,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# What determines the answers besides the model, the inputs' content and the code.
-SETTINGS = "threads arms compress_dim batch_size max_new_tokens identity_samples shard shards".split()
+# What determines the answers besides the model, the inputs' content, threads, and the code.
+SETTINGS = "arms compress_dim batch_size max_new_tokens identity_samples shard shards".split()
 
 
-def state_folder(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None]) -> Path:
+def own_state(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None], device: str) -> Path:
     """Where this evaluation, and no other, keeps the answers that it has."""
     from latentwire.arms_table import arm_module_name
-    from latentwire.files import hash_of, sha256_of
     from latentwire.fingerprint import fingerprint
+    from latentwire.state import state_folder
 
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
-    return arguments.state / hash_of([settings, model, [sha256_of(path) for path in inputs], code])[:16]
+    return state_folder(arguments.state, [settings, model], inputs, code, device)
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     table, counts = load_table(arguments.table), load_counts(arguments.counts)["pca"]
     inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
     identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    kept = KeptAnswers(state_folder(arguments, inputs_used, identity))
+    kept = KeptAnswers(own_state(arguments, inputs_used, identity, device.type))
     stop.take_over(kept.folder)
     records = []
     for arm in arguments.arms:

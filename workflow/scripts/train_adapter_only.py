@@ -33,7 +33,6 @@ def parse_arguments() -> argparse.Namespace:
     prepared.add_argument("--held_out", type=Path, help="prepared prompts for the log's metrics")
     prepared.add_argument("--table", type=Path, help="embedding table")
     prepared.add_argument("--compressor", type=Path, help="fitted compressor")
-    prepared.add_argument("--ceiling", type=Path, help="the ceiling check's findings; refuses where it failed")
     prepared.add_argument("--state", type=Path, help="folder for checkpoints (default: OUTPUT/state)")
     cli.add_stop_arguments(prepared)
     own = parser.add_argument_group("a language model (by itself, or with --quick_eval_every)")
@@ -82,11 +81,7 @@ def main() -> None:
     if alone:
         from latentwire.standalone import prepare_inputs
 
-        prepare_inputs(arguments)
-    if arguments.ceiling is not None:
-        from latentwire.decisions.requirements import require_ceiling
-
-        require_ceiling(arguments.ceiling)
+        prepare_inputs(arguments, stop)
     from latentwire.device import choose_device
     from latentwire.provenance import write_provenance
     from latentwire.training.loop import OptimiserSettings
@@ -111,7 +106,7 @@ def main() -> None:
     optimiser = OptimiserSettings(
         arguments.lr, arguments.weight_decay, arguments.warmup_fraction, arguments.gradient_clip
     )
-    run_phase1(
+    checkpoints = run_phase1(
         files,
         arguments.compress_dim,
         Phase1Settings(
@@ -133,7 +128,8 @@ def main() -> None:
     if alone:
         from latentwire.standalone import report_f1
 
-        report_f1(arguments, files, device)
+        report_f1(arguments, files, device, stop)
+    checkpoints.clear()
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main() -> None:
             max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.batch_size,
         )
-    run_phase2(
+    checkpoints = run_phase2(
         files,
         arguments.adapter,
         model,
@@ -100,6 +100,7 @@ def main() -> None:
     write_provenance(
         arguments.output / "adapter.safetensors", arguments, [*files.inputs, arguments.adapter], str(device)
     )
+    checkpoints.clear()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from latentwire.errors import InputError
 from latentwire.files import atomic_path
 
 CHUNK_TOKENS = 1 << 20
+# Rows whose sum stays in a core's cache.
+SUM_ROWS = 256
 
 
 def _chunks(sequences: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
@@ -58,11 +60,25 @@ def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: in
     return torch.from_numpy(counts_V)
 
 
-def mean_embedding(table_VD: torch.Tensor, counts_V: torch.Tensor) -> torch.Tensor:
-    """The mean of all token occurrences, float64 ``[D]``."""
-    used_U = counts_V.nonzero().flatten()
-    weights_U = counts_V[used_U].double()
-    return weights_U @ table_VD[used_U].double() / weights_U.sum()
+def mean_embedding(table_VD: torch.Tensor, weights_V: torch.Tensor) -> torch.Tensor:
+    """The mean of all token occurrences, float64 ``[D]``.
+
+    Args:
+        table_VD: embeddings, any float dtype.
+        weights_V: occurrences of each row; rows without weight are not read.
+
+    Raises:
+        FloatingPointError: an occurring row holds NaN or an infinity.
+    """
+    weights_V = weights_V.double()
+    sum_D = torch.zeros(table_VD.shape[1], dtype=torch.float64)
+    for rows_U in weights_V.nonzero().flatten().split(SUM_ROWS):
+        block_UD = table_VD[rows_U]
+        if not block_UD.isfinite().all():
+            bad = int(rows_U[~block_UD.isfinite().all(dim=1)][0])
+            raise FloatingPointError(f"embedding row {bad} is not finite")
+        sum_D += weights_V[rows_U] @ block_UD.double()
+    return sum_D / float(weights_V.sum())
 
 
 def save_counts(path: str | Path, **counts_V: torch.Tensor) -> None:

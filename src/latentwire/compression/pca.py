@@ -16,8 +16,10 @@ import numpy as np
 import scipy.linalg
 import torch
 
-# Sums stay in a core's cache; symmetric updates are large enough for the rate of a matrix product.
-SUM_ROWS, UPDATE_ROWS = 256, 2048
+from latentwire.compression.counts import mean_embedding
+
+# Symmetric updates are large enough for the rate of a matrix product.
+UPDATE_ROWS = 2048
 # Above this share of all eigenvectors, computing them all takes less time: close ones are orthogonalised one by one.
 MOST_SHARE = 0.25
 
@@ -82,14 +84,7 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor, smoothing: 
     used_U = weights_V.nonzero().flatten()
     total = float(weights_V.sum())
     width = table_VD.shape[1]
-    sum_D = torch.zeros(width, dtype=torch.float64)
-    for rows_U in used_U.split(SUM_ROWS):
-        block_UD = table_VD[rows_U]
-        if not block_UD.isfinite().all():
-            bad = int(rows_U[~block_UD.isfinite().all(dim=1)][0])
-            raise FloatingPointError(f"embedding row {bad} is not finite")
-        sum_D += weights_V[rows_U] @ block_UD.double()
-    mean_D = sum_D / total
+    mean_D = mean_embedding(table_VD, weights_V)
     # Subtracted in two parts, the float64 mean loses no digit in float32: near the mean, x - high is exact.
     exact = torch.promote_types(table_VD.dtype, torch.float32)
     high_D = mean_D.to(exact)

@@ -26,8 +26,8 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreT
 
 from latentwire.demo.corpus import Article, generate_articles
 from latentwire.demo.tokenizer import ASSISTANT, END, USER, build_tokenizer
-from latentwire.files import hash_of
 from latentwire.fingerprint import fingerprint
+from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 
@@ -256,7 +256,7 @@ def train_reader(
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(settings))
     parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "scheduler": scheduler}
-    checkpoints = Checkpoints(state / hash_of([asdict(settings), fingerprint(__name__)])[:16])
+    checkpoints = Checkpoints(state_folder(state, asdict(settings), [], fingerprint(__name__)))
     stop = stop or StopRequest()
     stop.take_over(checkpoints.folder)
     start, recent = 0, torch.zeros(3)

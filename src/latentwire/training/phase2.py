@@ -9,6 +9,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from latentwire.training.phase1 import (
     unique_tokens,
     weighted_error,
 )
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100
 BLOCK_TOKENS = 512
@@ -198,9 +201,10 @@ def _calibrate(
         )
     mean_reconstruction, mean_prompt = np.mean(losses, axis=0).tolist()
     norm_reconstruction, norm_prompt = np.mean(norms, axis=0).tolist()
-    if not (math.isfinite(mean_reconstruction) and math.isfinite(mean_prompt)):
+    if not all(map(math.isfinite, (mean_reconstruction, mean_prompt, norm_reconstruction, norm_prompt))):
         raise FloatingPointError(
-            f"calibration: the mean losses are {mean_reconstruction} and {mean_prompt}; nothing was trained"
+            f"calibration: the mean losses are {mean_reconstruction} and {mean_prompt}, the mean norms of their "
+            f"gradients {norm_reconstruction} and {norm_prompt}; nothing was trained"
         )
     alpha = 1 / mean_reconstruction if settings.alpha is None else settings.alpha
     beta = 1 / mean_prompt if settings.beta is None else settings.beta
@@ -210,11 +214,14 @@ def _calibrate(
 def _kept_calibration(state: Path, calibrate: Callable[[], Calibration]) -> Calibration:
     """The calibration of an interrupted run; without one, a new one, which is kept."""
     path = state / "calibration.json"
-    if not path.exists():
-        calibration = calibrate()
-        write_json(path, vars(calibration))
-        return calibration
-    return Calibration(**read_json(path))
+    if path.exists():
+        try:
+            return Calibration(**read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s can't be read (%s); calibrating again", path, error)
+    calibration = calibrate()
+    write_json(path, vars(calibration))
+    return calibration
 
 
 def train_phase2(

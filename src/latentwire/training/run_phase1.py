@@ -14,9 +14,11 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
-from latentwire.files import hash_of, sha256_of, write_json
-from latentwire.fingerprint import fingerprint
+from latentwire.files import write_json
+from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
+from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.phase1 import Phase1Settings, train_phase1
 
 
@@ -45,9 +47,9 @@ class TrainingFiles:
         """The files that determine the result."""
         return [self.train, self.held_out, self.table, self.compressor]
 
-    def state_of(self, settings: Sequence[Any], code: str) -> Path:
-        """This run's own checkpoint folder: named after its settings, the content of its inputs, and the code."""
-        return self.state / hash_of([settings, [sha256_of(path) for path in self.inputs], code])[:16]
+    def state_of(self, settings: Sequence[Any], code: str, device: torch.device) -> Path:
+        """This run's own checkpoint folder."""
+        return state_folder(self.state, settings, self.inputs, code, device.type)
 
 
 def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
@@ -66,7 +68,7 @@ def run_phase1(
     quick_eval_every: int = 0,
     quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
-) -> dict[str, Any]:
+) -> Checkpoints:
     """Train Phase 1 and write the adapter, its diagnostics and a summary.
 
     Args:
@@ -79,12 +81,13 @@ def run_phase1(
         quick_eval_identity: what the quick evaluation's numbers depend on besides the adapter.
 
     Returns:
-        The summary.
+        Its checkpoints, for the caller to clear when everything about the run is on disk.
     """
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
-    state = files.state_of([chosen, device.type, *quick_eval_identity], fingerprint(__name__))
+    code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
+    state = files.state_of([chosen, *quick_eval_identity], code, device)
     diagnostics = files.output / "diagnostics.jsonl"
     adapter, history = train_phase1(
         sequences(files.train),
@@ -109,14 +112,6 @@ def run_phase1(
         "start": history[0],
         "end": history[-1],
     }
-    finish(adapter, summary, files, state)
-    return summary
-
-
-def finish(adapter: Adapter, summary: dict[str, Any], files: TrainingFiles, state: Path) -> None:
-    """Write the summary, then the adapter, and only then drop the checkpoints."""
     write_json(files.output / "summary.json", summary)
     adapter.save(files.output / "adapter.safetensors")
-    from latentwire.training.checkpoint import Checkpoints
-
-    Checkpoints(state).clear()
+    return Checkpoints(state)

@@ -10,11 +10,12 @@ from typing import Any
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
-from latentwire.files import sha256_of
-from latentwire.fingerprint import fingerprint
+from latentwire.files import sha256_of, write_json
+from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
 from latentwire.stopping import StopRequest
+from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.phase2 import Phase2Settings, train_phase2
-from latentwire.training.run_phase1 import TrainingFiles, finish, sequences
+from latentwire.training.run_phase1 import TrainingFiles, sequences
 
 
 def run_phase2(
@@ -29,8 +30,8 @@ def run_phase2(
     quick_eval_every: int = 0,
     quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
-) -> dict[str, Any]:
-    """Train Phase 2 and write the adapter, its diagnostics and a summary.
+) -> Checkpoints:
+    """Train Phase 2 and write the adapter, its diagnostics and a summary with the calibration and the prompt losses.
 
     Args:
         files: inputs and outputs.
@@ -45,12 +46,14 @@ def run_phase2(
         stop: asked before every step.
 
     Returns:
-        The summary: besides the steps and metrics, the calibration and the prompt losses.
+        Its checkpoints, for the caller to clear when everything about the run is on disk.
     """
-    adapter = Adapter.load(phase1_adapter).to(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    adapter = Adapter.load(phase1_adapter).to(device)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
     own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
-    state = files.state_of(own, fingerprint(__name__))
+    code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
+    state = files.state_of(own, code, device)
     history, found = train_phase2(
         adapter,
         model,
@@ -75,5 +78,6 @@ def run_phase2(
         "end": history[-1],
         **found,
     }
-    finish(adapter, summary, files, state)
-    return summary
+    write_json(files.output / "summary.json", summary)
+    adapter.save(files.output / "adapter.safetensors")
+    return Checkpoints(state)
