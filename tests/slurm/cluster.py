@@ -58,6 +58,10 @@ SlurmdTimeout=10
 ReturnToService=2
 # As at sites that requeue a job only where it asks for it.
 JobRequeue=0
+# A job that takes more memory than it asked for is killed: the one way without control groups. (It ends as FAILED.)
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu

@@ -12,14 +12,14 @@ from pathlib import Path
 from cluster import Cluster, wait_until
 from workspace import EXPERIMENT, Workspace, environment
 
-# Another number for everything, so that a job shows whose resources it got.
+# Another number for everything, so that a job shows whose resources it got; more memory than any of them takes.
 STAGES = {
-    "prepare": {"threads": 1, "mem_mb": 1100, "runtime": 11, "gpu": 0},
-    "pca": {"threads": 2, "mem_mb": 1200, "runtime": 12, "gpu": 0},
-    "phase1": {"threads": 2, "mem_mb": 1300, "runtime": 13, "gpu": 0},
-    "phase2": {"threads": 1, "mem_mb": 1400, "runtime": 14, "gpu": 2},
-    "evaluate": {"threads": 1, "mem_mb": 1500, "runtime": 15, "gpu": 1},
-    "reconstruction": {"threads": 1, "mem_mb": 1600, "runtime": 16, "gpu": 0},
+    "prepare": {"threads": 1, "mem_mb": 2100, "runtime": 11, "gpu": 0},
+    "pca": {"threads": 2, "mem_mb": 2200, "runtime": 12, "gpu": 0},
+    "phase1": {"threads": 2, "mem_mb": 2300, "runtime": 13, "gpu": 0},
+    "phase2": {"threads": 1, "mem_mb": 2400, "runtime": 14, "gpu": 2},
+    "evaluate": {"threads": 1, "mem_mb": 2500, "runtime": 15, "gpu": 1},
+    "reconstruction": {"threads": 1, "mem_mb": 2600, "runtime": 16, "gpu": 0},
 }
 ONE_K = EXPERIMENT | {
     "compress_dims": [8],

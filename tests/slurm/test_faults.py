@@ -141,23 +141,28 @@ def in_time(
     training.end()
 
 
+# What a stage needs beyond its first attempt, of which it has a minute and 2200 MB.
+HANG = "import pathlib, time\nif not pathlib.Path('hung').exists():\n    pathlib.Path('hung').touch()\n    time.sleep(600)\n"
+SPREAD = "import time\nmemory = bytearray(b'1') * (2500 << 20)\ntime.sleep(5)\ndel memory\n"
+
+
 @pytest.fixture(scope="module")
-def too_long(cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A stage that hangs at its first attempt, in its only minute."""
-    workspace = prepared.copy(tmp_path_factory.mktemp("too-long"))
+def exhausted(cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """PCA where reading the table takes more memory than its first attempt has, and the fit more time."""
+    workspace = prepared.copy(tmp_path_factory.mktemp("exhausted"))
     configuration = yaml.safe_load((workspace / "tiny.yaml").read_text())
     configuration["resources"]["pca"]["runtime"] = 1
     (workspace / "tiny.yaml").write_text(yaml.safe_dump(configuration))
-    program = workspace / "workflow/scripts/fit_pca.py"
-    hang = "from pathlib import Path\nimport time\nif not Path('hung').exists():\n    Path('hung').touch()\n    time.sleep(600)\n"
-    program.write_text(program.read_text().replace("import argparse\n", f"{hang}import argparse\n", 1))
+    for name, more in (("read_embeddings.py", SPREAD), ("fit_pca.py", HANG)):
+        program = workspace / f"workflow/scripts/{name}"
+        program.write_text(program.read_text().replace("import argparse\n", f"{more}import argparse\n", 1))
     run = start(cluster, workspace, "pca")
     yield run
     run.end()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _limits_pass_while_other_tests_run(in_time: tuple[Training, Run], too_long: Run) -> None:
+def _limits_pass_while_other_tests_run(in_time: tuple[Training, Run], exhausted: Run) -> None:
     """Slurm's shortest limit is a minute: what waits for it starts before everything else."""
 
 
@@ -188,8 +193,8 @@ def test_a_job_that_somebody_cancels_is_noticed_and_tried_again(training: Traini
     first, second = run.of("train_phase1")
     assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
     # More time and memory, for whatever ended the first one.
-    assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "1300M")
-    assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "2600M")
+    assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "2300M")
+    assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "4600M")
     assert "told to stop by SIGTERM; the state is kept" in run.output
     assert training.continued_at == training.kept_at_stop
     assert trained(training.workspace) == expected()
@@ -242,9 +247,17 @@ def test_a_training_stops_before_its_limit_and_goes_on_with_more_time(in_time: t
     assert trained(training.workspace) == expected()
 
 
-def test_a_stage_that_runs_out_of_time_gets_more(too_long: Run):
-    too_long.succeed()
-    first, second = too_long.of("fit_pca")
+def test_a_stage_that_runs_out_of_memory_gets_more(exhausted: Run):
+    exhausted.succeed()
+    first, second = exhausted.of("read_embeddings")
+    assert (first["JobState"], first["MinMemoryNode"]) == ("FAILED", "2200M")
+    assert (second["JobState"], second["MinMemoryNode"]) == ("COMPLETED", "4400M")
+    assert "Exceeded job memory limit" in Path(first["StdOut"]).read_text()
+
+
+def test_a_stage_that_runs_out_of_time_gets_more(exhausted: Run):
+    exhausted.succeed()
+    first, second = exhausted.of("fit_pca")
     assert (first["JobState"], first["TimeLimit"]) == ("TIMEOUT", "00:01:00")
     assert (second["JobState"], second["TimeLimit"]) == ("COMPLETED", "00:02:00")
 
