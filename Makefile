@@ -28,6 +28,7 @@ lint: $(READY)
 
 bench: $(READY)  ## the short benchmarks, on the embedded default: minutes
 	$(BIN)/python benchmarks/gpu.py --shapes tiny
+	$(BIN)/python benchmarks/data_preparation.py --samples 2000
 	$(BIN)/python benchmarks/pca.py --k 16 --sizes 8192 80000
 	$(BIN)/python benchmarks/phase1.py --k 16
 	$(BIN)/python benchmarks/token_counts.py --occurrences 20000000 --width 256

@@ -2,6 +2,7 @@
 
     python benchmarks/data_preparation.py --model /tmp/llama-shapes \
         --train_file train-v1.1.json --dev_file dev-v1.1.json
+    python benchmarks/data_preparation.py --samples 2000    # the embedded default, in half a minute
 
 Seconds are those of the whole process, imports included; the prompts are the headline experiment's.
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import _inputs
 import _machine
 import numpy as np
 import yaml
@@ -25,20 +27,25 @@ SCRIPT = _machine.ROOT / "workflow" / "scripts" / "prepare_data.py"
 
 
 def command(arguments: argparse.Namespace, samples: dict[str, int | None], output: Path) -> list[str]:
-    """The program's command line at the headline experiment's settings."""
-    headline = yaml.safe_load((_machine.ROOT / "config.yaml").read_text(encoding="utf-8"))
+    """The program's command line at the settings of the headline experiment, or of the demo."""
+    settings = yaml.safe_load((_machine.ROOT / "config.yaml").read_text(encoding="utf-8"))
+    if not arguments.train_file:
+        demo = yaml.safe_load((_machine.ROOT / "config/demo.yaml").read_text(encoding="utf-8"))
+        settings = {name: settings[name] | demo[name] for name in ("model", "data")}
+    model, data = settings["model"], settings["data"]
     flags = {
         "model": arguments.model,
-        "prompt_style": headline["model"]["prompt_style"],
-        "system_prompt": headline["model"]["system_prompt"],
-        "source": "local",
+        "prompt_style": model["prompt_style"],
+        "system_prompt": model["system_prompt"],
+        "source": "local" if arguments.train_file else "demo",
         "train_file": arguments.train_file,
         "dev_file": arguments.dev_file,
-        "seed": headline["data"]["seed"],
-        "max_prompt_tokens": headline["data"]["max_prompt_tokens"],
-        "on_long_prompt": headline["data"]["on_long_prompt"],
+        "seed": data["seed"],
+        "max_prompt_tokens": data["max_prompt_tokens"],
+        "on_long_prompt": data["on_long_prompt"],
         "output": output,
     }
+    flags = {name: value for name, value in flags.items() if value is not None}
     flags |= {f"{name}_samples": "all" if count is None else count for name, count in samples.items()}
     return [
         sys.executable,
@@ -62,9 +69,15 @@ def measured(arguments: argparse.Namespace, what: str, samples: dict[str, int | 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="model directory (stand_in_model.py makes one)")
-    parser.add_argument("--train_file", required=True, help="official SQuAD v1.1 JSON, the training set")
-    parser.add_argument("--dev_file", required=True, help="official SQuAD v1.1 JSON, the development set")
+    parser.add_argument(
+        "--model",
+        default=_inputs.READER,
+        help="model directory (default: the embedded reader; stand_in_model.py makes one)",
+    )
+    parser.add_argument(
+        "--train_file", help="official SQuAD v1.1 JSON, the training set (default: the embedded corpus)"
+    )
+    parser.add_argument("--dev_file", help="official SQuAD v1.1 JSON, the development set")
     parser.add_argument("--samples", type=int, default=10_000, help="training prompts (default 10,000)")
     parser.add_argument("--repeats", type=int, default=5, help="runs (default 5)")
     return parser.parse_args()

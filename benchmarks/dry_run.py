@@ -77,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    print(_machine.heading(" ".join(["python benchmarks/dry_run.py", *sys.argv[1:]])) + "\n", flush=True)
     rows = []
     for runs in arguments.runs:
         with tempfile.TemporaryDirectory() as name:
@@ -91,7 +92,6 @@ def main() -> None:
                 row += [jobs(found[-1][1]), f"{np.median([seconds for seconds, _ in found]):.1f}"]
                 make_planned_files(folder, found[-1][1])
             rows.append(row)
-    print(_machine.heading(" ".join(["python benchmarks/dry_run.py", *sys.argv[1:]])) + "\n")
     header = ["runs", "jobs before the gates", "s", "jobs after the gates", "s"]
     print(_machine.table(header, rows))
 

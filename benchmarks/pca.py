@@ -161,7 +161,7 @@ def compare(folder: Path, ids_N: np.ndarray, arguments: argparse.Namespace) -> s
                 kept_by[method, n] = kept(covariance_DD, np.load(folder / "components.npy"))
         unique = len(np.unique(ids_N[:n]))
         ours = measured[OURS][n]
-        for method in METHODS:
+        for method in filter(measured.get, METHODS):
             known = measured[method]
             guess = "" if n in known else "~"
             sizes = sorted(known)
@@ -209,6 +209,35 @@ def floor(table_VD: torch.Tensor, ids_N: np.ndarray) -> str:
         f"{unique * width * table_VD.element_size() / 2**20:,.0f} MiB read; {spent:.2f} s, {flops / spent / 1e9:.0f} "
         f"GFLOP/s, {flops / spent / rate:.0%} of the measured rate of a 4096³ float32 product "
         f"({rate / 1e9:.0f} GFLOP/s)."
+    )
+
+
+def float64_covariance(table_VD: torch.Tensor, ids_U: torch.Tensor, weights_U: torch.Tensor) -> torch.Tensor:
+    """The covariance of weighted table rows, summed in float64 throughout."""
+    parts = list(zip(ids_U.split(4096), weights_U.double().split(4096), strict=True))
+    total = float(weights_U.sum())
+    mean_D = torch.stack([weights @ table_VD[ids].double() for ids, weights in parts]).sum(dim=0) / total
+    covariance_DD = torch.zeros(len(mean_D), len(mean_D), dtype=torch.float64)
+    for ids, weights in parts:
+        centred_UD = table_VD[ids].double() - mean_D
+        covariance_DD += (centred_UD * weights[:, None]).T @ centred_UD
+    return covariance_DD / (total - 1)
+
+
+def exactness(table_VD: torch.Tensor, ids_N: np.ndarray, sizes: list[int]) -> str:
+    """Our covariance against float64 sums: of gathered occurrences, and of weighted rows at the largest size."""
+    few_N, all_N = (torch.from_numpy(ids_N[:size].astype(np.int64)) for size in (sizes[0], sizes[-1]))
+    counts_V = count_tokens([all_N.numpy()], len(table_VD))
+    used_U = counts_V.nonzero().flatten()
+    apart = []
+    for own_N, ids, weights in ((few_N, few_N, torch.ones(len(few_N))), (all_N, used_U, counts_V[used_U])):
+        wanted_DD = float64_covariance(table_VD, ids, weights)
+        found_DD = weighted_moments(table_VD, count_tokens([own_N.numpy()], len(table_VD))).covariance_DD
+        apart.append(float((found_DD - wanted_DD).abs().max() / wanted_DD.diagonal().max()))
+    return (
+        f"Largest error of an entry of our covariance, over the largest variance: {apart[0]:.0e} against float64 sums "
+        f"over {len(few_N):,} gathered occurrences; {apart[1]:.0e} against float64 sums over the weighted rows of "
+        f"{len(all_N):,} occurrences."
     )
 
 
@@ -264,6 +293,7 @@ def main() -> None:
     if hasattr(arguments, "child"):
         run_child(arguments)
         return
+    print(_machine.heading(" ".join(["python benchmarks/pca.py", *sys.argv[1:]])), flush=True)
     limits = ("incremental_limit", "covariance_limit", "randomized_limit", "lowrank_limit")
     arguments.limits = dict(zip(list(METHODS)[1:], (getattr(arguments, limit) for limit in limits), strict=True))
     ids_N = np.concatenate(_inputs.prompts(arguments.model, arguments.train_file, arguments.samples)).astype(np.int32)
@@ -273,9 +303,9 @@ def main() -> None:
         save_table(folder / "table.safetensors", read_embeddings(arguments.model))
         np.save(folder / "ids.npy", ids_N)
         report = compare(folder, ids_N, arguments)
-        print(_machine.heading(" ".join(["python benchmarks/pca.py", *sys.argv[1:]])))
         table_VD = load_table(folder / "table.safetensors")
-        print(f"\n{floor(table_VD, ids_N)}\n\n{report}\n\n{growth(table_VD, ids_N, arguments.k)}")
+        print(f"\n{floor(table_VD, ids_N)}\n\n{exactness(table_VD, ids_N, arguments.sizes)}\n\n{report}")
+        print(f"\n{growth(table_VD, ids_N, arguments.k)}")
 
 
 if __name__ == "__main__":

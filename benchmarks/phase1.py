@@ -75,7 +75,8 @@ def naive(
             mask_BL[row, : len(ids)] = 1
         x_BLD = table_VD[ids_BL]
         target_BLD = compressor.standardise(x_BLD)
-        error_BL = (adapter.standardised(compressor.compress(x_BLD)) - target_BLD).square().mean(dim=-1)
+        codes_BLK = (target_BLD @ compressor.components_KD.T).to(x_BLD.dtype)
+        error_BL = (adapter.standardised(codes_BLK) - target_BLD).square().mean(dim=-1)
         return (error_BL * mask_BL).sum() / mask_BL.sum()
 
     return loss_of
@@ -138,6 +139,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    print(_machine.heading(" ".join(["python benchmarks/phase1.py", *sys.argv[1:]])), flush=True)
     prompts = _inputs.prompts(arguments.model, arguments.train_file, arguments.samples)
     table_VD = read_embeddings(arguments.model)
     counts_V = count_tokens(prompts, len(table_VD))
@@ -153,7 +155,6 @@ def main() -> None:
             adapter = Adapter.from_compressor(compressor)
             steps.append(stepper(adapter, loss_of(adapter)))
         lines.append(compared(size, batches[: arguments.repeats + 1], *steps, lambda n: flops(adapter, n), rate))  # noqa: B023
-    print(_machine.heading(" ".join(["python benchmarks/phase1.py", *sys.argv[1:]])))
     print(f"\nMeasured rate of a 4096³ float32 product: {rate / 1e9:.0f} GFLOP/s.\n")
     header = ["prompts", "unique / tokens / padded", "ours s", "naive s", "ratio", "ours reaches", "losses apart by"]
     print(_machine.table(header, lines))

@@ -5,8 +5,9 @@
 
 For every pair of ``pca.smoothing`` and ``phase1.smoothing`` the compressor is fitted and Phase 1 trained on the same
 prompts and seed. The fraction of variance unexplained (FVU) is over the development set's prompt tokens, around one
-mean for all pairs (without smoothing), with a 95% studentised bootstrap interval over articles. A table with real
-structure is needed: random rows hold nothing that carries over to unseen ones.
+mean for all pairs (without smoothing), with a 95% studentised bootstrap interval over articles. A second table has the
+differences from the first pair, of the same tokens. A table with real structure is needed: random rows hold nothing
+that carries over to unseen ones.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.compression.metrics import question_sums, type_errors
-from latentwire.data.prepare import prepare_split
+from latentwire.data.prepare import mark_unseen_answers, prepare_split
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import read_squad_json
-from latentwire.evaluation.statistics import Interval, ratio_interval
+from latentwire.evaluation.statistics import ratio_interval
 from latentwire.lm import read_embeddings
 from latentwire.training.loop import OptimiserSettings
 from latentwire.training.phase1 import Phase1Settings, train_phase1
@@ -59,15 +60,15 @@ def prepared(arguments: argparse.Namespace) -> dict[str, pd.DataFrame]:
     }
 
 
-def unexplained(
+def error_sums(
     adapter: Adapter,
     compressor: EmbeddingCompressor,
     mean_D: torch.Tensor,
     table_VD: torch.Tensor,
     dev: pd.DataFrame,
     seen_V: np.ndarray,
-) -> dict[str, Interval]:
-    """FVU of each subset of the development set's tokens."""
+) -> dict[str, pd.DataFrame]:
+    """Squared errors and deviations a question, for each subset of the development set's tokens."""
     sequences = [np.asarray(ids) for ids in dev["input_ids"]]
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
     with torch.no_grad():
@@ -82,11 +83,19 @@ def unexplained(
     }
     found = {}
     for subset in SUBSETS:
-        sums = question_sums(errors, ids_U, sequences, masks[subset])
-        kept = sums["tokens"].to_numpy() > 0
-        found[subset] = ratio_interval(
-            sums["squared_error"][kept], sums["squared_deviation"][kept], dev["article"].to_numpy()[kept]
-        )
+        sums = question_sums(errors, ids_U, sequences, masks[subset]).assign(article=dev["article"].to_numpy())
+        found[subset] = sums[sums["tokens"] > 0]
+    return found
+
+
+def cells(sums: dict[str, pd.DataFrame], others: dict[str, pd.DataFrame] | None = None) -> list[str]:
+    """The FVU of each subset with its interval; with ``others``, the difference from theirs on the same tokens."""
+    found = []
+    for subset in SUBSETS:
+        own = sums[subset]
+        above = own["squared_error"] - (0.0 if others is None else others[subset]["squared_error"])
+        i = ratio_interval(above, own["squared_deviation"], own["article"])
+        found.append(f"{i.estimate:.4f} [{i.lower:.4f}, {i.upper:.4f}]")
     return found
 
 
@@ -139,31 +148,35 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    print(_machine.heading(" ".join(["python benchmarks/smoothing.py", *sys.argv[1:]])), flush=True)
     table_VD = read_table(arguments.model, arguments.tensor)
     data = prepared(arguments)
     counts_V = count_tokens(list(data["train"]["input_ids"]), len(table_VD))
     seen_V = (counts_V > 0).numpy()
     mean_D = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V).mean_D
-    rows = []
+    rows, differences = [], []
+    first: dict[str, dict[str, pd.DataFrame]] = {}
     for of_pca, of_phase1 in arguments.smoothing:
         compressor, adapter = train(arguments, data, table_VD, of_pca, of_phase1)
         for what, network in (("PCA inverse", Adapter.from_compressor(compressor)), ("Phase 1", adapter)):
-            found = unexplained(network, compressor, mean_D, table_VD, data["dev"], seen_V)
-            cells = [f"{i.estimate:.4f} [{i.lower:.4f}, {i.upper:.4f}]" for i in (found[subset] for subset in SUBSETS)]
-            rows.append([f"{of_pca:g}", f"{of_phase1:g}", what, *cells])
+            found = error_sums(network, compressor, mean_D, table_VD, data["dev"], seen_V)
+            rows.append([f"{of_pca:g}", f"{of_phase1:g}", what, *cells(found)])
+            if what in first:
+                differences.append([*rows[-1][:3], *cells(found, first[what])])
+            first.setdefault(what, found)
         print(*rows[-1], sep=", ", file=sys.stderr, flush=True)
     tokens = np.concatenate(list(data["dev"]["input_ids"]))
-    print(_machine.heading(" ".join(["python benchmarks/smoothing.py", *sys.argv[1:]])))
+    mark_unseen_answers(data["dev"], np.flatnonzero(seen_V))
     print(
         f"\nTable {table_VD.shape[0]:,}×{table_VD.shape[1]}, K = {arguments.k}; {seen_V.sum():,} token types in "
         f"{len(data['train']):,} training prompts ({int(counts_V.sum()):,} tokens); {(~seen_V[tokens]).mean():.2%} of "
-        f"{len(tokens):,} tokens in {len(data['dev']):,} development prompts are of other types.\n"
+        f"{len(tokens):,} tokens in {len(data['dev']):,} development prompts are of other types, and "
+        f"{data['dev']['unseen_answer_type'].mean():.0%} of their answers hold one.\n"
     )
-    print(
-        _machine.table(
-            ["pca.smoothing", "phase1.smoothing", "rebuilt by", *(f"FVU, {subset}" for subset in SUBSETS)], rows
-        )
-    )
+    header = ["pca.smoothing", "phase1.smoothing", "rebuilt by", *(f"FVU, {subset}" for subset in SUBSETS)]
+    print(_machine.table(header, rows))
+    print("\nDifferences from the first pair:\n")
+    print(_machine.table(header, differences))
 
 
 if __name__ == "__main__":

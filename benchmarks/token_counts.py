@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    print(_machine.heading(" ".join(["python benchmarks/token_counts.py", *sys.argv[1:]])) + "\n", flush=True)
     share, rest = divmod(arguments.occurrences, arguments.processes)
     parts = [(share + (index < rest), arguments.vocab, index) for index in range(arguments.processes)]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
@@ -83,7 +84,6 @@ def main() -> None:
             f"{fitting:.1f}",
         ]
     ]
-    print(_machine.heading(" ".join(["python benchmarks/token_counts.py", *sys.argv[1:]])) + "\n")
     header = [
         "occurrences",
         "unique",

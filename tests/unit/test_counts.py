@@ -1,5 +1,8 @@
 """Token counts: sums over prompts, mergeable, and loud about foreign ids."""
 
+import itertools
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,12 @@ from latentwire.compression.counts import count_tokens, load_counts, mean_embedd
 from latentwire.errors import InputError
 
 V = 20
+
+
+class Tracked(np.ndarray):
+    """Ids that can be referred to weakly."""
+
+
 corpora = st.lists(st.lists(st.integers(0, V - 1), max_size=8), max_size=6)
 
 
@@ -33,6 +42,30 @@ def test_each_id_is_counted_as_often_as_it_occurs(prompts):
 @given(corpora, corpora)
 def test_counts_of_two_corpora_add_up(first, second):
     assert torch.equal(count_tokens(first, V) + count_tokens(second, V), count_tokens(first + second, V))
+
+
+@given(corpora, st.integers(0, 6))
+def test_an_iterator_is_counted_as_far_as_it_is_read(prompts, taken):
+    stream = iter(prompts)
+    first = count_tokens(itertools.islice(stream, taken), V)
+    assert torch.equal(first, count_tokens(prompts[:taken], V))
+    assert torch.equal(first + count_tokens(stream, V), count_tokens(prompts, V))
+
+
+def test_of_a_long_corpus_no_more_than_a_chunk_is_kept():
+    """Prompts that nobody refers to any more are gone; 7 tokens are a chunk here."""
+    drawn_before = []
+
+    def drawn():
+        for _ in range(1000):
+            prompt = Tracked(2, dtype=np.int64)
+            prompt[:] = 1, 2
+            drawn_before.append(weakref.ref(prompt))
+            yield prompt
+            del prompt
+            assert sum(reference() is not None for reference in drawn_before) <= 8
+
+    assert count_tokens(drawn(), V).tolist()[1:3] == [1000, 1000]
 
 
 def test_prompts_as_they_are_stored_are_counted():

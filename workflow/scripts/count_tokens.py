@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 from latentwire import cli
@@ -22,17 +23,14 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.compression.counts import count_tokens, pca_sample_size, save_counts
     from latentwire.compression.table import load_table
-    from latentwire.data.prompts_table import read_prompts
+    from latentwire.data.prompts_table import count_prompts, iterate_prompt_ids
     from latentwire.provenance import write_provenance
 
-    sequences = list(read_prompts(arguments.train, ["input_ids"])["input_ids"])
     vocab_size = len(load_table(arguments.table))
-    chosen = pca_sample_size(arguments.samples, len(sequences))
-    save_counts(
-        arguments.output,
-        pca=count_tokens(sequences[:chosen], vocab_size),
-        train=count_tokens(sequences, vocab_size),
-    )
+    chosen = pca_sample_size(arguments.samples, count_prompts(arguments.train))
+    prompts = iterate_prompt_ids(arguments.train)
+    pca_V = count_tokens(itertools.islice(prompts, chosen), vocab_size)
+    save_counts(arguments.output, pca=pca_V, train=pca_V + count_tokens(prompts, vocab_size))
     write_provenance(arguments.output, arguments, [arguments.train, arguments.table])
 
 

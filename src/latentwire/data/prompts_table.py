@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from latentwire.errors import InputError
 
 
 def read_prompts(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A split written by :func:`~latentwire.data.prepare.prepare`; list columns hold numpy arrays."""
-    try:
-        return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no prepared prompts there; run the data stage first") from None
+    _require(path)
+    return pd.read_parquet(path, columns=None if columns is None else list(columns))
+
+
+def count_prompts(path: str | Path) -> int:
+    """The number of prompts in a split, which is not read."""
+    _require(path)
+    with ParquetFile(path) as stored:
+        return int(stored.metadata.num_rows)
+
+
+def iterate_prompt_ids(path: str | Path) -> Iterator[np.ndarray]:
+    """The token ids of one prompt after another, a few thousand prompts in memory."""
+    _require(path)
+    with ParquetFile(path) as stored:
+        for batch in stored.iter_batches(columns=["input_ids"], batch_size=4096):
+            yield from batch.column(0).to_numpy(zero_copy_only=False)
+
+
+def _require(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no prepared prompts there; run the data stage first")
