@@ -95,7 +95,8 @@ def cells(sums: dict[str, pd.DataFrame], others: dict[str, pd.DataFrame] | None 
         own = sums[subset]
         above = own["squared_error"] - (0.0 if others is None else others[subset]["squared_error"])
         i = ratio_interval(above, own["squared_deviation"], own["article"])
-        found.append(f"{i.estimate:.4f} [{i.lower:.4f}, {i.upper:.4f}]")
+        # Where nothing differs at all there is no interval.
+        found.append(f"{i.estimate:.4f}" + ("" if i.lower is None else f" [{i.lower:.4f}, {i.upper:.4f}]"))
     return found
 
 
