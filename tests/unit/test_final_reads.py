@@ -1,5 +1,8 @@
 """The split ``final`` is read once: whoever reads it second, under another configuration, is told so for ever."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+from latentwire.decisions import final_reads
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 
 
@@ -29,3 +32,25 @@ def test_reading_again_writes_nothing(tmp_path):
     before = (tmp_path / "first.json").stat().st_mtime_ns
     record_read(tmp_path, "first")
     assert (tmp_path / "first.json").stat().st_mtime_ns == before
+
+
+def test_jobs_of_one_configuration_that_read_at_the_same_time_are_one_read(tmp_path):
+    """The record that another job is just writing is no earlier configuration."""
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        with ThreadPoolExecutor(8) as jobs:
+            list(jobs.map(lambda _: record_read(folder, "first"), range(8)))  # noqa: B023
+        assert is_confirmatory(folder, "first")
+
+
+def test_the_record_of_another_job_of_the_configuration_is_no_earlier_one(tmp_path, monkeypatch):
+    listed = final_reads.recorded_configurations
+
+    def after_another_job(folder):
+        (folder / "first.json").write_text('{"configuration": "first", "earlier": []}')
+        (folder / ".first.json.abcdefgh.json").write_text("")
+        return listed(folder)
+
+    monkeypatch.setattr(final_reads, "recorded_configurations", after_another_job)
+    record_read(tmp_path, "first")
+    assert is_confirmatory(tmp_path, "first")

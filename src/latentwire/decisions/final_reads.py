@@ -13,16 +13,20 @@ from latentwire.files import read_json, write_json
 
 
 def record_read(folder: str | Path, configuration: str) -> None:
-    """Record that ``final`` is read under a configuration, by its hash; the same one again changes nothing."""
+    """Record that ``final`` is read under a configuration, by its hash; the same one again changes nothing.
+
+    The jobs of one evaluation do this at the same time: the others of this configuration are not earlier ones.
+    """
     path = Path(folder) / f"{configuration}.json"
     if not path.exists():
-        earlier = recorded_configurations(folder)
+        earlier = [other for other in recorded_configurations(folder) if other != configuration]
         write_json(path, {"configuration": configuration, "earlier": earlier})
 
 
 def recorded_configurations(folder: str | Path) -> list[str]:
     """The hashes of all recorded configurations, sorted."""
-    return sorted(path.stem for path in Path(folder).glob("*.json"))
+    # A record that is being written has a name that begins with a dot.
+    return sorted(path.stem for path in Path(folder).glob("[!.]*.json"))
 
 
 def is_confirmatory(folder: str | Path, configuration: str) -> bool:
