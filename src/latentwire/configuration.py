@@ -143,6 +143,8 @@ def checked(config: Config, schema: dict[str, Any], root: Path) -> Config:
 def frozen_hash(config: Config) -> str:
     """A short hash of everything in the configuration that can change a result."""
     frozen = {key: value for key, value in config.items() if key not in _NOT_FROZEN}
+    # Shards together are the unsharded run.
+    frozen["evaluate"] = {key: value for key, value in config["evaluate"].items() if key != "shards"}
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -143,6 +143,7 @@ def test_the_frozen_hash_is_of_what_can_change_a_result():
     frozen = frozen_hash(HEADLINE)
     assert frozen == frozen_hash(dict(reversed(HEADLINE.items())))
     assert frozen == frozen_hash(configured("experiment=other", "resources={phase1: {runtime: 7}}"))
+    assert frozen == frozen_hash(configured("evaluate={shards: 7}"))
     for change in ("seeds=[0]", "gate={threshold: 0.6}", "phase2={lr: 0.5}", "model={revision: abc}"):
         assert frozen_hash(configured(change)) != frozen
 
