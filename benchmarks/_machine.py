@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -57,14 +58,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def heading(command: str) -> str:
-    """The lines above a page's tables: command, hardware, software, commit, date and load."""
+def print_heading() -> None:
+    """Print the lines above a page's tables: this command, hardware, software, commit, date and load."""
+    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
+    print(
         f"`{command}`\n\n"
         f"{cpu_name()}, {os.cpu_count()} cores, {memory:.0f} GiB; torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads; commit {commit()}; {date.today().isoformat()}; "
-        f"load average of the minute before {os.getloadavg()[0]:.1f}."
+        f"load average of the minute before {os.getloadavg()[0]:.1f}.\n",
+        flush=True,
     )
 
 

@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    print(_machine.heading(" ".join(["python benchmarks/data_preparation.py", *sys.argv[1:]])) + "\n")
+    _machine.print_heading()
     sizes = {
         "training prompts (and one of each other split)": {"gate": 1, "final": 1},
         "and 2,000 of `gate`, all of `final`": {"gate": 2000, "final": None},

@@ -10,7 +10,6 @@ Both generate from the same prompts' embeddings with the same decoding; the answ
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 
@@ -32,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--samples", type=int, default=100_000, help="prompts at most (default: all)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts a batch")
+    parser.add_argument("--max_new_tokens", type=int, default=8, help="cap of an answer (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--profile", type=int, help="also show what batches of this size spend their time on")
@@ -61,11 +61,11 @@ def token_rows(prompts: list[np.ndarray], batch_sizes: list[int]) -> list[list[o
     return rows
 
 
-def answerer(model: str, prompts: list[np.ndarray]) -> Callable[[int], dict[int, Answer]]:
+def answerer(model: str, prompts: list[np.ndarray], max_new_tokens: int) -> Callable[[int], dict[int, Answer]]:
     """A function from a batch size to the answers to all prompts."""
     table_VD = read_embeddings(model).float()
     loaded = load_model(model, None, "float32", torch.device("cpu"))
-    decoder = Decoder(loaded, load_tokenizer(model), max_new_tokens=8)
+    decoder = Decoder(loaded, load_tokenizer(model), max_new_tokens)
     ids_U = torch.arange(len(table_VD))
     return lambda size: dict(generate_answers(decoder, prompts, batches_by_prefix(prompts, size), table_VD, ids_U))
 
@@ -110,12 +110,12 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     prompts = _inputs.prompts(arguments.model, arguments.file, arguments.samples, "validation")
-    print(_machine.heading(" ".join(["python benchmarks/evaluation.py", *sys.argv[1:]])) + "\n")
+    _machine.print_heading()
     header = ["prompts a batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]
     print(_machine.table(header, token_rows(prompts, arguments.batch_sizes)))
     if arguments.tokens_only:
         return
-    answer, first = answerer(arguments.model, prompts), arguments.batch_sizes[0]
+    answer, first = answerer(arguments.model, prompts, arguments.max_new_tokens), arguments.batch_sizes[0]
     header = ["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
     print("\n" + _machine.table(header, time_rows(arguments, answer, prompts)))
     if arguments.profile:

@@ -138,8 +138,12 @@ def kept(covariance_DD: torch.Tensor, components_KD: np.ndarray) -> float:
     return float(((covariance_DD @ axes_DK) * axes_DK).sum() / covariance_DD.trace())
 
 
-def extrapolated(sizes: list[int], values: list[float], target: int) -> float:
-    """The straight line through the last two measurements, at ``target``."""
+def extrapolated(method: str, what: str, known: dict[int, dict[str, float]], target: int) -> float:
+    """The straight line through a method's last two measurements, at ``target``; a streamed one's memory stays."""
+    sizes = sorted(known)
+    values = [known[size][what] for size in sizes]
+    if what == "memory" and method in STREAMED:
+        return values[-1]
     if len(sizes) == 1:
         return values[0] * target / sizes[0]
     slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
@@ -164,13 +168,10 @@ def compare(folder: Path, ids_N: np.ndarray, arguments: argparse.Namespace) -> s
         for method in filter(measured.get, METHODS):
             known = measured[method]
             guess = "" if n in known else "~"
-            sizes = sorted(known)
             time_s, memory = (
-                known[n][what] if n in known else extrapolated(sizes, [known[size][what] for size in sizes], n)
+                known[n][what] if n in known else extrapolated(method, what, known, n)
                 for what in ("seconds", "memory")
             )
-            if n not in known and method in STREAMED:
-                memory = known[sizes[-1]]["memory"]
             share = f"{kept_by[method, n]:.4f}" if (method, n) in kept_by else "not run"
             rows.append(
                 [
@@ -293,7 +294,7 @@ def main() -> None:
     if hasattr(arguments, "child"):
         run_child(arguments)
         return
-    print(_machine.heading(" ".join(["python benchmarks/pca.py", *sys.argv[1:]])), flush=True)
+    _machine.print_heading()
     limits = ("incremental_limit", "covariance_limit", "randomized_limit", "lowrank_limit")
     arguments.limits = dict(zip(list(METHODS)[1:], (getattr(arguments, limit) for limit in limits), strict=True))
     ids_N = np.concatenate(_inputs.prompts(arguments.model, arguments.train_file, arguments.samples)).astype(np.int32)
@@ -304,7 +305,7 @@ def main() -> None:
         np.save(folder / "ids.npy", ids_N)
         report = compare(folder, ids_N, arguments)
         table_VD = load_table(folder / "table.safetensors")
-        print(f"\n{floor(table_VD, ids_N)}\n\n{exactness(table_VD, ids_N, arguments.sizes)}\n\n{report}")
+        print(f"{floor(table_VD, ids_N)}\n\n{exactness(table_VD, ids_N, arguments.sizes)}\n\n{report}")
         print(f"\n{growth(table_VD, ids_N, arguments.k)}")
 
 

@@ -139,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    print(_machine.heading(" ".join(["python benchmarks/phase1.py", *sys.argv[1:]])), flush=True)
+    _machine.print_heading()
     prompts = _inputs.prompts(arguments.model, arguments.train_file, arguments.samples)
     table_VD = read_embeddings(arguments.model)
     counts_V = count_tokens(prompts, len(table_VD))
@@ -155,7 +155,7 @@ def main() -> None:
             adapter = Adapter.from_compressor(compressor)
             steps.append(stepper(adapter, loss_of(adapter)))
         lines.append(compared(size, batches[: arguments.repeats + 1], *steps, lambda n: flops(adapter, n), rate))  # noqa: B023
-    print(f"\nMeasured rate of a 4096³ float32 product: {rate / 1e9:.0f} GFLOP/s.\n")
+    print(f"Measured rate of a 4096³ float32 product: {rate / 1e9:.0f} GFLOP/s.\n")
     header = ["prompts", "unique / tokens / padded", "ours s", "naive s", "ratio", "ours reaches", "losses apart by"]
     print(_machine.table(header, lines))
 

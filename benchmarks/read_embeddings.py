@@ -58,7 +58,7 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(measure(arguments.model)))
         return
-    print(_machine.heading(" ".join(["python benchmarks/read_embeddings.py", *sys.argv[1:]])) + "\n")
+    _machine.print_heading()
     command = [sys.executable, __file__, "--model", arguments.model, "--once"]
     runs = []
     for _ in range(arguments.repeats):

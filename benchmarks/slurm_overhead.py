@@ -100,7 +100,7 @@ def main() -> None:
             rows = measured(cluster, Path(work), arguments.configfile, arguments.first_looks)
         finally:
             cluster.stop()
-    print(_machine.heading("slurm_overhead.py " + " ".join(sys.argv[1:])))
+    _machine.print_heading()
     print(_machine.table(("work", "where", "seconds"), rows))
 
 

@@ -149,7 +149,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    print(_machine.heading(" ".join(["python benchmarks/smoothing.py", *sys.argv[1:]])), flush=True)
+    _machine.print_heading()
     table_VD = read_table(arguments.model, arguments.tensor)
     data = prepared(arguments)
     counts_V = count_tokens(list(data["train"]["input_ids"]), len(table_VD))
@@ -169,7 +169,7 @@ def main() -> None:
     tokens = np.concatenate(list(data["dev"]["input_ids"]))
     mark_unseen_answers(data["dev"], np.flatnonzero(seen_V))
     print(
-        f"\nTable {table_VD.shape[0]:,}×{table_VD.shape[1]}, K = {arguments.k}; {seen_V.sum():,} token types in "
+        f"Table {table_VD.shape[0]:,}×{table_VD.shape[1]}, K = {arguments.k}; {seen_V.sum():,} token types in "
         f"{len(data['train']):,} training prompts ({int(counts_V.sum()):,} tokens); {(~seen_V[tokens]).mean():.2%} of "
         f"{len(tokens):,} tokens in {len(data['dev']):,} development prompts are of other types, and "
         f"{data['dev']['unseen_answer_type'].mean():.0%} of their answers hold one.\n"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import sys
 import time
 from collections.abc import Iterator
 
@@ -60,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    print(_machine.heading(" ".join(["python benchmarks/token_counts.py", *sys.argv[1:]])) + "\n", flush=True)
+    _machine.print_heading()
     share, rest = divmod(arguments.occurrences, arguments.processes)
     parts = [(share + (index < rest), arguments.vocab, index) for index in range(arguments.processes)]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:

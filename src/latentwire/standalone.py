@@ -16,11 +16,11 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.counts import count_tokens, load_counts, pca_sample_size, save_counts
+from latentwire.compression.counts import count_splits, load_counts, save_counts
 from latentwire.compression.table import load_table, save_table
 from latentwire.data.prepare import mark_unseen_answers, prepare_split, split_rows
 from latentwire.data.prompts import PromptRenderer
-from latentwire.data.prompts_table import read_prompts
+from latentwire.data.prompts_table import count_prompts, iterate_prompt_ids, read_prompts
 from latentwire.data.splits import sample_rows
 from latentwire.data.squad import read_rows
 from latentwire.errors import InputError
@@ -75,11 +75,8 @@ def prepare_inputs(arguments: argparse.Namespace, stop: StopRequest) -> None:
         frame.to_parquet(folder / f"{name}.parquet", index=False)
         setattr(arguments, name, folder / f"{name}.parquet")
     stop.check()
-    sequences = list(read_prompts(arguments.train, ["input_ids"])["input_ids"])
-    counts = {
-        "pca": count_tokens(sequences[: pca_sample_size("auto", len(sequences))], len(table_VD)),
-        "train": count_tokens(sequences, len(table_VD)),
-    }
+    prompts, available = iterate_prompt_ids(arguments.train), count_prompts(arguments.train)
+    counts = count_splits(prompts, available, "auto", len(table_VD))
     save_table(folder / "embeddings.safetensors", table_VD)
     save_counts(folder / "token_counts.safetensors", **counts)
     try:

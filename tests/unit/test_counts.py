@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.compression import counts
-from latentwire.compression.counts import count_tokens, load_counts, mean_embedding, pca_sample_size, save_counts
+from latentwire.compression.counts import (
+    count_splits,
+    count_tokens,
+    load_counts,
+    mean_embedding,
+    pca_sample_size,
+    save_counts,
+)
 from latentwire.errors import InputError
 
 V = 20
@@ -50,6 +57,15 @@ def test_an_iterator_is_counted_as_far_as_it_is_read(prompts, taken):
     first = count_tokens(itertools.islice(stream, taken), V)
     assert torch.equal(first, count_tokens(prompts[:taken], V))
     assert torch.equal(first + count_tokens(stream, V), count_tokens(prompts, V))
+
+
+def test_pca_counts_the_first_prompts_and_training_all_of_them():
+    prompts = [[1], [2, 2], [3], [1]]
+    found = count_splits(iter(prompts), len(prompts), 2, V)
+    assert torch.equal(found["pca"], count_tokens(prompts[:2], V))
+    assert torch.equal(found["train"], count_tokens(prompts, V))
+    with pytest.raises(InputError, match=r"pca.samples 5.*4"):
+        count_splits(iter(prompts), len(prompts), 5, V)
 
 
 def test_of_a_long_corpus_no_more_than_a_chunk_is_kept():

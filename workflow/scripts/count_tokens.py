@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 
 from latentwire import cli
@@ -21,16 +20,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
-    from latentwire.compression.counts import count_tokens, pca_sample_size, save_counts
+    from latentwire.compression.counts import count_splits, save_counts
     from latentwire.compression.table import load_table
     from latentwire.data.prompts_table import count_prompts, iterate_prompt_ids
     from latentwire.provenance import write_provenance
 
     vocab_size = len(load_table(arguments.table))
-    chosen = pca_sample_size(arguments.samples, count_prompts(arguments.train))
-    prompts = iterate_prompt_ids(arguments.train)
-    pca_V = count_tokens(itertools.islice(prompts, chosen), vocab_size)
-    save_counts(arguments.output, pca=pca_V, train=pca_V + count_tokens(prompts, vocab_size))
+    prompts, available = iterate_prompt_ids(arguments.train), count_prompts(arguments.train)
+    save_counts(arguments.output, **count_splits(prompts, available, arguments.samples, vocab_size))
     write_provenance(arguments.output, arguments, [arguments.train, arguments.table])
 
 

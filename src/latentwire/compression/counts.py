@@ -6,6 +6,7 @@ rows weighted by their counts. Counts of two corpora add up, so a corpus of any 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: in
             )
         counts_V += np.bincount(ids_N, minlength=vocab_size)
     return torch.from_numpy(counts_V)
+
+
+def count_splits(
+    prompts: Iterable[Sequence[int] | np.ndarray], available: int, samples: str | int, vocab_size: int
+) -> dict[str, torch.Tensor]:
+    """Counts of the PCA split (``pca``) and of all training prompts (``train``), which are read once.
+
+    Args:
+        prompts: ``available`` training prompts; the PCA split is the first of them.
+        available: how many.
+        samples: how many PCA sees, as in :func:`pca_sample_size`.
+        vocab_size: as in :func:`count_tokens`, as are the errors.
+
+    Raises:
+        InputError: ``samples`` is not between 1 and ``available``.
+    """
+    stream = iter(prompts)
+    pca_V = count_tokens(itertools.islice(stream, pca_sample_size(samples, available)), vocab_size)
+    return {"pca": pca_V, "train": pca_V + count_tokens(stream, vocab_size)}
 
 
 def mean_embedding(table_VD: torch.Tensor, weights_V: torch.Tensor) -> torch.Tensor:

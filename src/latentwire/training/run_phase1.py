@@ -47,10 +47,6 @@ class TrainingFiles:
         """The files that determine the result."""
         return [self.train, self.held_out, self.table, self.compressor]
 
-    def state_of(self, settings: Sequence[Any], code: str, device: torch.device) -> Path:
-        """This run's own checkpoint folder."""
-        return state_folder(self.state, settings, self.inputs, code, device.type)
-
 
 def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
     """One list column of prepared prompts."""
@@ -87,7 +83,7 @@ def run_phase1(
     table_VD = load_table(files.table)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
     code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
-    state = files.state_of([chosen, *quick_eval_identity], code, device)
+    state = state_folder(files.state, [chosen, *quick_eval_identity], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
     adapter, history = train_phase1(
         sequences(files.train),

@@ -12,6 +12,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.phase2 import Phase2Settings, train_phase2
@@ -53,7 +54,7 @@ def run_phase2(
     chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
     own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
     code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
-    state = files.state_of(own, code, device)
+    state = state_folder(files.state, own, files.inputs, code, device.type)
     history, found = train_phase2(
         adapter,
         model,
