@@ -27,13 +27,13 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreT
 from latentwire.demo.corpus import Article, generate_articles
 from latentwire.demo.tokenizer import ASSISTANT, END, USER, build_tokenizer
 from latentwire.fingerprint import fingerprint
+from latentwire.readers.branches import IGNORED, branch_mask
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100
 # More paragraphs with hard distractors than in the demo's corpora.
 SAME_RELATIONS = 0.15
 # Larger than usual: a name is told from another by its embedding.
@@ -152,19 +152,10 @@ class Packer:
         return Batch(
             ids_BL,
             positions_BL,
-            _branch_mask(branch_BL),
+            branch_mask(branch_BL),
             ids_BL.masked_fill((branch_BL < 0) | start_BL.bool(), IGNORED),
             answer_BL.bool(),
         )
-
-
-def _branch_mask(branch_BL: torch.Tensor) -> torch.Tensor:
-    """Causal attention within a branch and to the paragraph; padding attends to itself."""
-    length = branch_BL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool).tril()
-    key_B1L, query_BL1 = branch_BL[:, None, :], branch_BL[:, :, None]
-    visible_BLL = causal_LL & (((key_B1L == 0) & (query_BL1 >= 0)) | (key_B1L == query_BL1))
-    return visible_BLL[:, None]
 
 
 def batches(settings: ReaderSettings, packer: Packer, start: int) -> Iterator[Batch]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from latentwire.adapter import Adapter
 from latentwire.files import atomic_path
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
@@ -58,7 +58,7 @@ def batch_at(step: int, count: int, batch_size: int, seed: int) -> torch.Tensor:
     return epoch_order(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def make_optimiser(adapter: Adapter, settings: OptimiserSettings) -> torch.optim.AdamW:
+def make_optimiser(adapter: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW without weight decay on biases, one pass over the parameters a step."""
     matrices = [p for p in adapter.parameters() if p.ndim >= 2]
     others = [p for p in adapter.parameters() if p.ndim < 2]
@@ -89,7 +89,7 @@ def _write_diagnostics(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def train_adapter(
-    adapter: Adapter,
+    adapter: nn.Module,
     loss_at: Callable[[int], Losses],
     *,
     steps: int,
@@ -105,7 +105,7 @@ def train_adapter(
     """Train ``adapter`` in place.
 
     Args:
-        adapter: on its device.
+        adapter: what is trained, on its device.
         loss_at: the losses of a step; ``loss`` is minimised, the others are logged.
         steps: optimiser steps.
         steps_per_epoch: for the log.
@@ -128,6 +128,7 @@ def train_adapter(
     """
     stop = stop or StopRequest()
     stop.take_over(checkpoints.folder)
+    device = next(adapter.parameters()).device
     optimiser = make_optimiser(adapter, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
     history: list[dict[str, Any]] = []
@@ -139,7 +140,7 @@ def train_adapter(
             "adapter": adapter.state_dict(),
             "optimiser": optimiser.state_dict(),
             "scheduler": scheduler.state_dict(),
-            "random": random_state(adapter.mean_D.device),
+            "random": random_state(device),
             "history": history,
             "sums": sums,
             "since": since,
@@ -155,7 +156,7 @@ def train_adapter(
         adapter.load_state_dict(stored["adapter"])
         optimiser.load_state_dict(stored["optimiser"])
         scheduler.load_state_dict(stored["scheduler"])
-        set_random_state(stored["random"], adapter.mean_D.device)
+        set_random_state(stored["random"], device)
         history, sums, since = stored["history"], stored["sums"], stored["since"]
         _write_diagnostics(diagnostics, history)
         log.info("%s: continuing at step %d of %d", description, start, steps)
