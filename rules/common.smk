@@ -9,6 +9,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from latentwire.arms_table import GROUP_ARMS, arm_module_name
+from latentwire.commands import typed
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
@@ -28,12 +29,14 @@ except ConfigurationError as error:
 PATHS = Layout(f"results/{config['experiment']}")
 DIMS, SEEDS, SHARDS = config["compress_dims"], config["seeds"], config["evaluate"]["shards"]
 CONFIGURATION = frozen_hash(config)
-# How this experiment is started, for the commands that a verdict proposes.
+# How this experiment is started, for the commands that a verdict proposes; global names, as above. Where no stage asks
+# for a GPU, on this machine, whose profile would otherwise take the demo's overlay.
 OVERLAYS = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
 OVERRIDES = json.dumps(dict(workflow.config_settings.config))
+ON_GPUS = any(stage["gpu"] for stage in config["resources"].values() if isinstance(stage, dict))
 COMMAND = " ".join(
-    ["snakemake --profile", "profiles/local" if config["data"]["source"] == "demo" else "slurm"]
-    + (["--configfile", *map(shlex.quote, OVERLAYS)] if OVERLAYS else [])
+    [typed("snakemake"), "--profile", "slurm" if ON_GPUS else "profiles/local"]
+    + ([] if ON_GPUS and not OVERLAYS else ["--configfile", *map(shlex.quote, OVERLAYS or ["config.yaml"])])
 )
 STAGES = ("phase1", "phase2")
 

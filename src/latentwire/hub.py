@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from latentwire.commands import typed
 from latentwire.errors import InputError
 
 _OUT_OF_REACH = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
@@ -45,7 +46,7 @@ def _way_out(kind: str, name: str, causes: list[BaseException]) -> str:
     # The hub's client wraps what the hub answered, so the innermost error says most.
     for cause in reversed(causes):
         if isinstance(cause, GatedRepoError):
-            return "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN"
+            return f"it is gated: accept its licence on its page, then run '{typed('hf')} auth login' or set HF_TOKEN"
         if isinstance(cause, RepositoryNotFoundError):
             return (
                 f"the hub has no such repository, or a private one: check {kind}.path (a local directory must exist), "
@@ -55,7 +56,8 @@ def _way_out(kind: str, name: str, causes: list[BaseException]) -> str:
             return f"it has no such revision: check {kind}.revision"
         if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
             return (
-                "the hub refused the token: run 'hf auth login', or set an HF_TOKEN that may read gated repositories"
+                f"the hub refused the token: run '{typed('hf')} auth login', "
+                "or set an HF_TOKEN that may read gated repositories"
             )
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return "the disk is full: free some space, or set HF_HOME to a folder on another one"
@@ -63,6 +65,6 @@ def _way_out(kind: str, name: str, causes: list[BaseException]) -> str:
         option = "" if kind == "model" else " --repo-type dataset"
         return (
             f"check {kind}.path and {kind}.revision; without a network, prefetch it where there is one "
-            f"('hf download {name}{option}') and set HF_HOME, or use local files"
+            f"('{typed('hf')} download {name}{option}') and set HF_HOME, or use local files"
         )
     return f"check {kind}.path and {kind}.revision; if a download broke off, run the same command again"

@@ -33,7 +33,7 @@ ARTICLES, PER_ARTICLE = 25, 8
 QUESTIONS = ARTICLES * PER_ARTICLE
 SETTINGS = VerdictSettings(
     cosine=0.9, fvu=0.5, resamples=400, seed=0, experiment="demo",
-    command="snakemake --profile profiles/local --configfile config/demo.yaml", overrides={}, epochs=20, hidden=None,
+    command=".venv/bin/snakemake --profile profiles/local --configfile config/demo.yaml", overrides={}, epochs=20, hidden=None,
 )  # fmt: skip
 GATE = {"threshold": 0.7, "failing": 0.5}
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
@@ -288,7 +288,7 @@ def test_the_evidence_for_each_cause():
 def configuration_of(command, base=("config.yaml",)):
     """The configuration that a command asks for, checked as the Snakefile does."""
     words = shlex.split(command)
-    assert words[:3] == ["snakemake", "--profile", "profiles/local"]
+    assert words[:3] == [".venv/bin/snakemake", "--profile", "profiles/local"]
     files, given = words.index("--configfile"), words.index("--config")
     config = {}
     for file in (*base, *words[files + 1 : given]):

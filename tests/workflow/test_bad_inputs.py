@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from workspace import RESULTS, ROOT, Workspace
 
+from latentwire.commands import typed
 from latentwire.demo.corpus import generate_corpus
 
 pytestmark = pytest.mark.workflow
@@ -179,7 +180,8 @@ def test_a_gated_model_without_a_token(tmp_path: Path):
     )
     server.shutdown()
     assert done.returncode == 1
-    assert "it is gated: accept its licence on its page, then run 'hf auth login' or set HF_TOKEN" in done.stderr
+    licence = "it is gated: accept its licence on its page, then run"
+    assert f"{licence} '{typed('hf')} auth login' or set HF_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
 
 
