@@ -74,6 +74,7 @@ rule final_validation:
         evidence=expand(PATHS.gate("{k}", "evidence"), k=DIMS),
         ceiling=PATHS.ceiling,
         manifest=PATHS.manifest,
+        prepared=provenance(PATHS.manifest),
         spectrum=PATHS.spectrum,
         table=PATHS.table,
         original=PATHS.scores("original", "final"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,32 @@ PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy",
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that compute."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def utc_day() -> str:
+    """Today in UTC, as ``2026-11-24``; the day of ``SOURCE_DATE_EPOCH`` where that is set."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return (datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)).date().isoformat()
+
+
+def code_commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of the code that runs, with ``-dirty`` where tracked files have uncommitted changes.
+
+    Args:
+        folder: of the code.
+
+    Returns:
+        None where git is not installed, or does not track the folder's files.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(folder)]
+    try:
+        # A package that was copied into somebody else's checkout has not that checkout's commit.
+        if not subprocess.check_output([*git, "ls-files", "--", "."], stderr=subprocess.DEVNULL):
+            return None
+        named = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        return subprocess.check_output(named, stderr=subprocess.DEVNULL, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def provenance_path(artefact: str | Path) -> Path:

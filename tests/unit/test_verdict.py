@@ -12,6 +12,7 @@ import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
+from latentwire.arms_table import ARM_MODULES
 from latentwire.configuration import checked
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.verdict import (
@@ -25,7 +26,7 @@ from latentwire.decisions.verdict import (
     route,
     wording,
 )
-from latentwire.decisions.verdict_text import render_verdict
+from latentwire.decisions.verdict_text import ARM_LEGENDS, origin, render_verdict
 from latentwire.evaluation.statistics import Interval
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,12 @@ SETTINGS = VerdictSettings(
     command=".venv/bin/snakemake --profile profiles/local --configfile config/demo.yaml", overrides={}, epochs=20, hidden=None,
 )  # fmt: skip
 GATE = {"threshold": 0.7, "failing": 0.5}
+ORIGIN = {
+    "model": {"path": "owner/model", "revision": "abc"},
+    "data": {"source": "hub", "path": "owner/squad", "revision": "def", "train_file": None, "dev_file": None},
+    "date": "2026-11-24",
+    "commit": "0123abc",
+}
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
 
 
@@ -114,7 +121,7 @@ def verdict_on(found, *, ceiling=CEILING, settings=SETTINGS):
 def page(*entries, confirmatory=True, ceiling=CEILING):
     correct_exploratory(list(entries))
     return render_verdict(
-        {"experiment": "demo", "confirmatory": confirmatory, "ceiling": ceiling, "entries": list(entries)}
+        ORIGIN | {"experiment": "demo", "confirmatory": confirmatory, "ceiling": ceiling, "entries": list(entries)}
     )
 
 
@@ -336,6 +343,42 @@ def test_no_more_dimensions_are_proposed_than_the_model_has():
     assert "'compress_dims=[128]'" in entry["causes"][0]["command"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why", "changed"),
+    [
+        ({"phase2": 0.3}, "too little training? the held-out FVU still fell by 17% at the end", "phase1.epochs"),
+        ({"gate_passed": True, "phase1": 0.9}, "twice the compression", "compress_dims"),
+        ({"phase2": 0.72}, "the interval straddles the threshold: half the compression", "compress_dims"),
+        ({"phase2": 0.3, "text": 0.5}, "the uncompressed text is below the threshold", None),
+    ],
+)
+def test_one_step_comes_next(arguments, why, changed):
+    step = verdict_on(results(**arguments))["next"]
+    assert step["why"].startswith(why)
+    if changed is None:
+        assert step["command"] is None
+    else:
+        assert changed in changes(*configuration_of(step["command"]))
+
+
+@pytest.mark.parametrize(
+    ("snap", "why", "command"),
+    [
+        (0.8, "adapter too small? the nearest code loses 10.0 points of F1, the adapter 50.0 more", "wider"),
+        (0.4, "compression too lossy? the nearest code loses 50.0 points of F1, the adapter 10.0 more", "twice"),
+        (None, "compression too lossy? the nearest code (snap) was not evaluated", "twice"),
+    ],
+)
+def test_a_converged_failure_asks_where_f1_is_lost(snap, why, command):
+    found = results(phase2=0.3)
+    found.histories["phase1"] = [[row | {"recon_fvu": 0.3} for row in found.histories["phase1"][0]]]
+    found.arms.pop("snap")
+    if snap is not None:
+        found.arms["snap"] = arm(snap)
+    step = verdict_on(found)["next"]
+    assert step["why"] == why and f"experiment=demo-k16-{command}" in step["command"]
+
+
 def test_the_higher_floor_is_the_floor():
     arms = results().arms
     assert floor_arm(arms) == "question"
@@ -370,6 +413,41 @@ def test_the_page_says_what_weakens_the_verdict():
     assert "It is not a useful rate" in plain and "bits a token: 256 in the code" in plain
     weak = page(entry, confirmatory=False, ceiling=CEILING | {"override": True, "passed": False})
     assert "**Not confirmatory**" in weak and "**The ceiling check is overridden**" in weak and "FAILED" in weak
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {},
+            "Model `owner/model` at revision `abc`; data `owner/squad` at revision `def`; 2026-11-24; commit `0123abc`.",
+        ),
+        (
+            {"model": {"path": "resources/reader", "revision": None}, "data": {"source": "demo"}, "commit": None},
+            "Model `resources/reader`; data the embedded corpus; 2026-11-24; not from a git checkout.",
+        ),
+        (
+            {"data": {"source": "local", "train_file": "train.json", "dev_file": "dev.json"}},
+            "Model `owner/model` at revision `abc`; data `train.json` and `dev.json`; 2026-11-24; commit `0123abc`.",
+        ),
+    ],
+)
+def test_the_page_names_model_data_date_and_commit(changed, line):
+    assert origin(ORIGIN | changed) == line
+    assert origin(ORIGIN) in page(verdict_on(results()))
+
+
+def test_every_arm_has_a_legend_of_one_line():
+    assert ARM_LEGENDS.keys() == ARM_MODULES.keys()
+    assert all(legend and "\n" not in legend and len(legend) <= 100 for legend in ARM_LEGENDS.values())
+
+
+def test_the_page_says_what_every_arm_reads_and_what_comes_next():
+    entry = verdict_on(results(phase2=0.3))
+    text = page(entry)
+    for name in entry["arms"]:
+        assert f"| `{name}` | {ARM_LEGENDS[name]} |" in text
+    assert f"Next: {entry['next']['why']}.\n\n    {entry['next']['command']}\n" in text
 
 
 def test_the_page_shows_every_arm_criterion_and_command():

@@ -11,6 +11,7 @@ from latentwire.decisions.final_reads import is_confirmatory, record_read, recor
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
 from latentwire.files import read_json
 from latentwire.layout import Layout
+from latentwire.provenance import code_commit, provenance_path, utc_day
 
 
 def validate(
@@ -51,6 +52,7 @@ def validate(
     correct_exploratory(entries)
     return {
         "experiment": settings.experiment,
+        **_origin(paths),
         "seeds": seeds,
         "configuration": configuration,
         "confirmatory": is_confirmatory(paths.final_reads, configuration),
@@ -60,6 +62,18 @@ def validate(
         "ceiling": ceiling,
         "entries": entries,
     }
+def _origin(paths: Layout) -> dict[str, Any]:
+    """What the verdict is about, as the data were prepared for it, and when and by which commit it is written."""
+    prepared = read_json(provenance_path(paths.manifest))["settings"]
+    data = {name: prepared[name] for name in ("source", "path", "train_file", "dev_file")}
+    return {
+        "model": {"path": prepared["model"], "revision": prepared["revision"]},
+        "data": data | {"revision": prepared["data_revision"]},
+        "date": utc_day(),
+        "commit": code_commit(),
+    }
+
+
 
 
 def _table_shape(path: str) -> tuple[int, int, int]:

@@ -30,6 +30,8 @@ from latentwire.evaluation.statistics import (
 )
 
 LATE_SHARE = 0.2
+# A relative fall of the held-out FVU over the last fifth of the steps from which on longer training is tried first.
+LATE_GAIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,38 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
     ]
 
 
+def next_step(entry: dict[str, Any], settings: VerdictSettings) -> dict[str, str | None]:
+    """The one command to run next, and why; no command where the uncompressed text is too low.
+
+    A failure asks about the likeliest of its causes: too little training where the held-out FVU still falls; else the
+    compression or the adapter, whichever loses more F1 with the nearest code between them.
+    """
+    k, outcome = entry["k"], entry["outcome"]
+    if outcome == "void":
+        return {"why": "the uncompressed text is below the threshold: another model or prompt first", "command": None}
+    if entry["f1"]["lower"] is None:
+        more = settings.next_command(f"k{k}-more-questions", {"compress_dims": [k], "data": {"final_samples": None}})
+        return {"why": "too few articles for an interval: all questions of final", "command": more}
+    if not entry["causes"]:
+        straddles = entry["wording"].startswith("inconclusive")
+        width = round(k * entry["bits_per_token"]["ratio"])
+        name, dim = ("twice", min(2 * k, width)) if straddles else ("half", max(1, k // 2))
+        why = "the interval straddles the threshold: half the compression" if straddles else "twice the compression"
+        return {"why": why, "command": settings.next_command(f"k{k}-{name}", {"compress_dims": [dim]})}
+    found = {cause["cause"]: cause for cause in entry["causes"]}
+    gain = found["too little training"]["evidence"]["late_fvu_gain"]
+    f1 = {arm: own["f1"]["estimate"] for arm, own in entry["arms"].items()}
+    if gain >= LATE_GAIN:
+        cause, why = "too little training", f"the held-out FVU still fell by {100 * gain:.0f}% at the end"
+    elif "snap" not in f1:
+        cause, why = "compression too lossy", "the nearest code (snap) was not evaluated"
+    else:
+        code, adapter = (100 * (f1[a] - f1[b]) for a, b in (("text", "snap"), ("snap", entry["chosen"])))
+        cause = "compression too lossy" if code > adapter else "adapter too small"
+        why = f"the nearest code loses {code:.1f} points of F1, the adapter {adapter:.1f} more"
+    return {"why": f"{cause}? {why}", "command": found[cause]["command"]}
+
+
 def _late_gain(history: list[dict[str, Any]]) -> float:
     """Relative fall of the held-out FVU over the last fifth of the steps."""
     steps = history[-1]["step"]
@@ -307,7 +341,7 @@ def dimension_verdict(
     phase1_final = float(results.arms["phase1"].f1["f1"].mean())
     agrees = reaches(phase1_final, threshold) == gate["passed"]
     passed_f1 = results.arms[chosen].f1
-    return {
+    entry = {
         "k": results.k,
         "bits_per_token": bits_per_token,
         "explained_variance_ratio": variance,
@@ -335,6 +369,7 @@ def dimension_verdict(
         ],
         "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
     }
+    return entry | {"next": next_step(entry, settings)}
 
 
 def _reconstruction_table(results: DimensionResults) -> dict[str, Any]:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-ARM_ORDER = (
-    "text", "identity", "phase2", "control", "phase1", "random", "pca", "snap", "snap_d", "quant", "mean", "question"
-)  # fmt: skip
+# From ceiling to floor, what the language model reads in the place of the prompt's tokens.
+ARM_LEGENDS = {
+    "text": "token ids, uncompressed: the ceiling",
+    "identity": "the original embeddings, uncompressed: must equal text",
+    "phase2": "codes rebuilt by the adapter after training through the language model",
+    "control": "codes rebuilt by the adapter after Phase 2's steps on reconstruction alone",
+    "phase1": "codes rebuilt by the adapter trained on reconstruction",
+    "random": "codes of a random projection in the place of PCA, rebuilt by an adapter trained like phase1's",
+    "pca": "codes rebuilt by PCA's own inverse, nothing trained",
+    "snap": "for each code, the token of the vocabulary with the nearest code",
+    "snap_d": "for each code, the token nearest to PCA's inverse",
+    "quant": "each number of the original embedding in 1, 2 or 4 bits, at no more bits than the code",
+    "mean": "the mean embedding for every token: a floor",
+    "question": "the question without its context: a floor",
+}
 
 
 def percent(interval: dict[str, Any]) -> str:
@@ -34,7 +46,32 @@ def _with_count(found: dict[str, Any] | None) -> str:
 
 def ordered_arms(arms: dict[str, Any]) -> list[str]:
     """The arms from ceiling to floor."""
-    return [arm for arm in ARM_ORDER if arm in arms]
+    return [arm for arm in ARM_LEGENDS if arm in arms]
+
+
+def _at(name: str, revision: str | None) -> str:
+    return f"`{name}`" + (f" at revision `{revision}`" if revision else "")
+
+
+def model_name(verdict: dict[str, Any]) -> str:
+    """The language model, as Markdown."""
+    return _at(verdict["model"]["path"], verdict["model"]["revision"])
+
+
+def data_name(verdict: dict[str, Any]) -> str:
+    """The data set, as Markdown."""
+    data = verdict["data"]
+    if data["source"] == "demo":
+        return "the embedded corpus"
+    if data["source"] == "hub":
+        return _at(data["path"], data["revision"])
+    return " and ".join(f"`{data[name]}`" for name in ("train_file", "dev_file") if data[name])
+
+
+def origin(verdict: dict[str, Any]) -> str:
+    """Model, data set, date and commit in one line of Markdown."""
+    commit = f"commit `{verdict['commit']}`" if verdict["commit"] else "not from a git checkout"
+    return f"Model {model_name(verdict)}; data {data_name(verdict)}; {verdict['date']}; {commit}."
 
 
 def f1_table(entries: list[dict[str, Any]]) -> list[str]:
@@ -57,6 +94,8 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     lines = [
         f"# Verdict: {verdict['experiment']}",
         "",
+        origin(verdict),
+        "",
         f"**{primary['wording']}** (K = {primary['k']}, {primary['bits_per_token']['ratio']:g}× compression, "
         f"arm `{primary['chosen']}`, threshold {100 * primary['threshold']:.0f}%; outcome `{primary['outcome']}`)",
         "",
@@ -72,7 +111,13 @@ def render_verdict(verdict: dict[str, Any]) -> str:
         "This measures how well the language model tolerates errors in its input embeddings. It is not a useful rate: "
         "a position-wise code can't take fewer bits than the token id it stands for.",
     ]
+    lines += ["", f"Next: {primary['next']['why']}."]
+    if primary["next"]["command"]:
+        lines += ["", f"    {primary['next']['command']}"]
     lines += ["", *f1_table(verdict["entries"])]
+    shown = ordered_arms({arm: True for entry in verdict["entries"] for arm in entry["arms"]})
+    lines += ["", "| arm | what the model reads |", "|---|---|"]
+    lines += [f"| `{arm}` | {ARM_LEGENDS[arm]} |" for arm in shown]
     for entry in verdict["entries"]:
         lines += _entry_lines(entry)
     return "\n".join(lines) + "\n"

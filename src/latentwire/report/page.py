@@ -10,11 +10,12 @@ import pandas as pd
 
 from latentwire.arms_table import GROUP_ARMS
 from latentwire.decisions.evidence import read_dimension
-from latentwire.decisions.verdict_text import ordered_arms, percent
+from latentwire.decisions.verdict_text import data_name, model_name, percent
 from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
+from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
 
 EXAMPLES = 8
 
@@ -28,54 +29,59 @@ def render_report(root: Path) -> str:
     paths = Layout(str(root))
     verdict = read_json(paths.verdict)
     prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
-    figures, examples = {}, {}
+    figures, tables = {}, {}
     for entry in verdict["entries"]:
         linear = any(arm in entry["arms"] for arm in GROUP_ARMS["linear"])
         results = read_dimension(paths, entry["k"], verdict["seeds"], linear=linear)
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
-        examples[entry["k"]] = _examples(prompts, results.arms, entry["chosen"])
+        tables[entry["k"]] = {
+            "arms": scores_table(entry),
+            "criteria": criteria_table(entry),
+            "examples": _examples(prompts, results.arms, entry["chosen"]),
+        }
     spectrum = pd.read_csv(paths.spectrum, sep="\t")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("latentwire.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         verdict=verdict,
+        model=model_name(verdict).replace("`", ""),
+        data=data_name(verdict).replace("`", ""),
+        outcomes=outcomes_table(verdict),
         figures=figures,
-        examples=examples,
+        tables=tables,
         spectrum=spectrum_figure(spectrum, [entry["k"] for entry in verdict["entries"]]),
-        manifest=read_json(paths.manifest),
-        versions=read_json(provenance_path(paths.manifest))["versions"],
+        splits=splits_table(read_json(paths.manifest)),
+        versions=Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items())),
         times=_times(root),
         percent=percent,
-        ordered_arms=ordered_arms,
     )
 
 
-def _examples(prompts: pd.DataFrame, arms: dict[str, Any], chosen: str) -> dict[str, Any]:
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latentwire.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")
+
+
+def _examples(prompts: pd.DataFrame, arms: dict[str, Any], chosen: str) -> Table:
     """The first questions of ``final`` with the answers of the ceiling, the untrained inverse and the chosen arm."""
     shown = [arm for arm in ("text", "pca", chosen) if arm in arms]
     answers = {arm: arms[arm].rows.drop_duplicates("id").set_index("id")["prediction"] for arm in shown}
     rows = [
-        {
-            "source": row["source"],
-            "answers": list(row["answers"]),
-            "predictions": [answers[arm].get(row["id"], "") for arm in shown],
-        }
+        (row["source"], " | ".join(row["answers"]), *(answers[arm].get(row["id"], "") for arm in shown))
         for row in prompts.head(EXAMPLES).to_dict("records")
     ]
-    return {"arms": shown, "rows": rows}
+    return Table(("prompt", "references", *shown), rows)
 
 
-def _times(root: Path) -> list[dict[str, Any]]:
+def _times(root: Path) -> Table:
     """Time and memory of every job, from Snakemake's benchmark files."""
     rows = []
     for path in sorted((root / "benchmarks").rglob("*.tsv")):
         table = pd.read_csv(path, sep="\t")
-        rows.append(
-            {
-                "job": str(path.relative_to(root / "benchmarks").with_suffix("")),
-                "seconds": round(float(table["s"].iloc[-1]), 1),
-                "memory": str(table["max_rss"].iloc[-1]),
-            }
-        )
-    return rows
+        job = str(path.relative_to(root / "benchmarks").with_suffix(""))
+        rows.append((job, str(round(float(table["s"].iloc[-1]), 1)), str(table["max_rss"].iloc[-1])))
+    heads = ("job", "seconds", "peak memory, MB")
+    return Table(heads, rows, heads[1:])

@@ -1,0 +1,55 @@
+"""When and by which code a result is written, read at run time."""
+
+import subprocess
+from datetime import UTC, datetime
+
+import pytest
+
+from latentwire.provenance import code_commit, utc_day
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+    return subprocess.run(
+        ["git", *identity, "-C", folder, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A git checkout with one commit, a tag included: a name must not stand in its place."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/code.py").write_text("VALUE = 1\n")
+    (tmp_path / "rules").write_text("")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    git(tmp_path, "tag", "--annotate", "v1", "--message", "v1")
+    return tmp_path
+
+
+def test_the_commit_is_marked_where_tracked_files_have_changed(checkout):
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert code_commit(checkout / "package") == commit
+    (checkout / "package/notes").write_text("not tracked")
+    assert code_commit(checkout / "package") == commit
+    (checkout / "rules").write_text("changed, beside the package")
+    assert code_commit(checkout / "package") == f"{commit}-dirty"
+
+
+def test_code_that_git_does_not_know_has_no_commit(checkout, tmp_path_factory, monkeypatch):
+    copied = checkout / "copied"
+    copied.mkdir()
+    (copied / "code.py").write_text("VALUE = 1\n")
+    assert code_commit(copied) is None
+    assert code_commit(tmp_path_factory.mktemp("no-checkout")) is None
+    monkeypatch.setenv("PATH", "")
+    assert code_commit(checkout / "package") is None
+
+
+def test_the_day_is_utc_and_can_be_given(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225599")
+    assert utc_day() == "2025-12-31"
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    before = datetime.now(UTC).date().isoformat()
+    assert before <= utc_day() <= datetime.now(UTC).date().isoformat()

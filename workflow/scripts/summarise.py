@@ -1,0 +1,29 @@
+"""An experiment's verdict in at most fifteen lines, on standard output."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--verdict", type=Path, required=True, help="verdict.json of the experiment")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    from latentwire.decisions.summary import summarise_verdict
+    from latentwire.errors import InputError
+    from latentwire.files import read_json
+
+    if not arguments.verdict.is_file():
+        raise InputError(f"{arguments.verdict} does not exist: the experiment has no verdict yet")
+    print("\n".join(summarise_verdict(read_json(arguments.verdict), str(arguments.verdict.parents[1]))))
+
+
+if __name__ == "__main__":
+    cli.run(main)
