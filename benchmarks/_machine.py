@@ -60,7 +60,7 @@ def cpu_name() -> str:
 
 def print_heading() -> None:
     """Print the lines above a page's tables: this command, hardware, software, commit, date and load."""
-    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = " ".join([f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     print(
         f"`{command}`\n\n"

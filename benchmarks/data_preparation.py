@@ -1,8 +1,8 @@
 """Data preparation: from SQuAD's JSON files to tokenised, split, hashed prompts, by the workflow's own program.
 
-    python benchmarks/data_preparation.py --model /tmp/llama-shapes \
+    .venv/bin/python benchmarks/data_preparation.py --model /tmp/llama-shapes \
         --train_file train-v1.1.json --dev_file dev-v1.1.json
-    python benchmarks/data_preparation.py --samples 2000    # the embedded default, in half a minute
+    .venv/bin/python benchmarks/data_preparation.py --samples 2000    # the embedded default, in half a minute
 
 Seconds are those of the whole process, imports included; the prompts are the headline experiment's.
 """

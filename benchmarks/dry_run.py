@@ -1,6 +1,6 @@
 """How long a dry run takes as the sweep grows, before and after its gates have decided.
 
-    python benchmarks/dry_run.py
+    .venv/bin/python benchmarks/dry_run.py
 
 A sweep of R runs is R/2 code dimensions × 2 seeds. After the first dry run its planned files are made, empty but for
 the decisions (all of them for Phase 2), so that the second plans what follows the gates. Nothing is computed.

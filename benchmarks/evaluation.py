@@ -1,7 +1,7 @@
 """Evaluation: answers in batches against answers one by one, on the embedded reader.
 
-    python benchmarks/evaluation.py
-    python benchmarks/evaluation.py --tokens_only --model llama-shapes --file dev-v1.1.json
+    .venv/bin/python benchmarks/evaluation.py
+    .venv/bin/python benchmarks/evaluation.py --tokens_only --model llama-shapes --file dev-v1.1.json
 
 Both generate from the same prompts' embeddings with the same decoding; the answers are compared too. With
 ``--tokens_only`` nothing is generated: it counts the tokens, padding included, that the model would read.

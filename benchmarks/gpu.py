@@ -1,7 +1,7 @@
 """The stages that need a GPU, at Llama-3.1-8B's shapes with random weights; or at small shapes on the CPU.
 
-    python benchmarks/gpu.py                 # CUDA, Llama-3.1-8B's shapes
-    python benchmarks/gpu.py --shapes tiny   # any machine: shows that every path runs
+    .venv/bin/python benchmarks/gpu.py                 # CUDA, Llama-3.1-8B's shapes
+    .venv/bin/python benchmarks/gpu.py --shapes tiny   # any machine: shows that every path runs
 
 Nothing is downloaded: random weights take the same time. Figures are medians of the timed steps, after warm-up.
 """

@@ -1,7 +1,7 @@
 """PCA of prompt embeddings: token counts against what else one would use, side by side on the same occurrences.
 
-    python benchmarks/pca.py --model llama-shapes --train_file train-v1.1.json  # Llama-3.1-8B's shapes
-    python benchmarks/pca.py --k 16                                             # the embedded default, in a minute
+    .venv/bin/python benchmarks/pca.py --model llama-shapes --train_file train-v1.1.json  # Llama-3.1-8B's shapes
+    .venv/bin/python benchmarks/pca.py --k 16  # the embedded default, in a minute
 
 Every method runs in its own process on the first N token occurrences of the same shuffled prompts. The peers get the
 occurrences' embeddings gathered as float32 [N, D], which is the input they need; that gathering is not in their time

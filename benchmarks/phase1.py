@@ -1,7 +1,7 @@
 """Phase 1's step: unique tokens against every occurrence of a padded batch, side by side.
 
-    python benchmarks/phase1.py --model llama-shapes --train_file train-v1.1.json  # Llama-3.1-8B's shapes
-    python benchmarks/phase1.py --k 16                                             # the embedded default, in a minute
+    .venv/bin/python benchmarks/phase1.py --model llama-shapes --train_file train-v1.1.json  # Llama-3.1-8B's shapes
+    .venv/bin/python benchmarks/phase1.py --k 16  # the embedded default, in a minute
 
 Both take the same batches in turn, the same adapter's start, optimiser and clipping. The naive step embeds and
 compresses the padded batch and computes the masked mean squared error over its occurrences; ours has the training

@@ -1,6 +1,6 @@
 """Time and peak memory of reading the embedding table out of a sharded checkpoint and writing it to its own file.
 
-    python benchmarks/read_embeddings.py --model /tmp/llama-shapes
+    .venv/bin/python benchmarks/read_embeddings.py --model /tmp/llama-shapes
 
 Each run is a process of its own. Its baseline is its peak memory after the same program has read the embedded
 reader's small table, so that imports don't count; a table that is read once and never copied needs 1.00 times its

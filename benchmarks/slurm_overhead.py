@@ -1,6 +1,6 @@
 """What Slurm adds: submit-to-finish of a job that does nothing and of a whole experiment, against the same locally.
 
-    python benchmarks/slurm_overhead.py --configfile config/demo.yaml
+    .venv/bin/python benchmarks/slurm_overhead.py --configfile config/demo.yaml
 
 It starts a Slurm cluster of its own on this machine (as root, with Debian's slurmctld, slurmd, slurm-client, munge),
 runs everything in temporary copies of the project, and prints a table.

@@ -1,6 +1,6 @@
 """What additive smoothing over the vocabulary does to token types that no training prompt holds.
 
-    python benchmarks/smoothing.py --train_file train-v1.1.json --dev_file dev-v1.1.json \\
+    .venv/bin/python benchmarks/smoothing.py --train_file train-v1.1.json --dev_file dev-v1.1.json \\
         --model all-MiniLM-L6-v2 --tensor embeddings.word_embeddings.weight --k 48 --prompt_style plain
 
 For every pair of ``pca.smoothing`` and ``phase1.smoothing`` the compressor is fitted and Phase 1 trained on the same

@@ -1,6 +1,6 @@
 """A stand-in for Llama-3.1-8B where the real one can't be had: its shapes and tensor names, with random weights.
 
-    python benchmarks/stand_in_model.py --train_file train-v1.1.json --output /tmp/llama-shapes
+    .venv/bin/python benchmarks/stand_in_model.py --train_file train-v1.1.json --output /tmp/llama-shapes
 
 The model directory holds the configuration, a byte-level BPE tokenizer trained on that file alone with Llama 3's chat
 format, the complete index of a sharded safetensors checkpoint, and of its shards two: the one with the embedding

@@ -1,6 +1,6 @@
 """Token counts of a corpus of any size: counted in parts, side by side, added, and fitted.
 
-    python benchmarks/token_counts.py --occurrences 1000000000
+    .venv/bin/python benchmarks/token_counts.py --occurrences 1000000000
 
 Ids are drawn (a Zipf-like law over the vocabulary), prompt after prompt, by a generator that keeps none of them;
 each process counts its own part as the workflow's own counting does. Drawing is part of the time and is shown apart.
