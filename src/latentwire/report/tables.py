@@ -25,6 +25,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+def _unbroken(interval: str) -> str:
+    """An interval that a line may break only before its bracket."""
+    return interval.replace(", ", ",\u00a0")
+
+
 def outcomes_table(verdict: dict[str, Any]) -> Table:
     """An outcome for each code dimension."""
     rows = [
@@ -33,7 +38,7 @@ def outcomes_table(verdict: dict[str, Any]) -> Table:
             f"{entry['bits_per_token']['ratio']:g}×",
             entry["role"],
             entry["chosen"],
-            percent(entry["f1"]),
+            _unbroken(percent(entry["f1"])),
             entry["outcome"],
             entry["wording"],
         )
@@ -49,7 +54,7 @@ def scores_table(entry: dict[str, Any]) -> Table:
     rows = []
     for arm in arms:
         own = entry["arms"][arm]
-        intervals = (percent(own[name]) for name in ("f1", "em", "difference_to_text", "retention"))
+        intervals = (_unbroken(percent(own[name])) for name in ("f1", "em", "difference_to_text", "retention"))
         counts = (str(own["counts"][name]) for name in ("empty", "length_capped", "degenerate"))
         rows.append((arm, *intervals, *counts))
     return Table(heads, rows, heads[1:], tuple(ARM_LEGENDS[arm] for arm in arms))
@@ -63,7 +68,7 @@ def criteria_table(entry: dict[str, Any]) -> Table:
         if interval and interval["lower"] is not None:
             value += f" [{interval['lower']:.4g}, {interval['upper']:.4g}]"
         result = "pass" if found["passed"] else "fail"
-        rows.append((found["criterion"], str(found["threshold"]), value, result, found["note"]))
+        rows.append((found["criterion"], str(found["threshold"]), _unbroken(value), result, found["note"]))
     return Table(("criterion", "threshold", "value", "result", "note"), rows, ("value",))
 
 
