@@ -148,12 +148,28 @@ def benchmark_of(path):
     return f"{PATHS.root}/benchmarks/{Path(path).relative_to(PATHS.root)}.tsv"
 
 
-def arms_of(group, split="final"):
-    """The configured arms of a group; the gate needs Phase 1 alone."""
-    wanted = {"text", "phase1", "phase2", "control", *config["evaluate"]["arms"]}
+def at_dimension(k, primary, exploratory):
+    """A setting of the primary code dimension, or of the exploratory ones where they have their own."""
+    return primary if exploratory is None or k is None or int(k) == DIMS[0] else exploratory
+
+
+def seeds_of(k):
+    """The training seeds at a code dimension."""
+    return at_dimension(k, SEEDS, config["exploratory"]["seeds"])
+
+
+def arms_of(group, split="final", k=None):
+    """The configured arms of a group at a code dimension; the gate needs Phase 1 alone."""
+    configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
+    wanted = {"text", "phase1", "phase2", "control", *configured}
     if group == "phase1" and split == "gate":
         wanted = {"phase1"}
     return [arm for arm in GROUP_ARMS[group] if arm in wanted]
+
+
+def arms_at(group, wildcards):
+    """The arms of a group that a job with these wildcards evaluates."""
+    return arms_of(group, getattr(wildcards, "split", "final"), getattr(wildcards, "k", None))
 
 
 def predictions(group):
@@ -175,7 +191,7 @@ def adapters(group):
     """The trained adapters that the arms of a group read."""
 
     def paths(wildcards):
-        arms = arms_of(group, getattr(wildcards, "split", "final")) if group in STAGES else []
+        arms = arms_at(group, wildcards) if group in STAGES else []
         return [PATHS.adapter(wildcards.k, wildcards.seed, arm) for arm in arms]
 
     return paths
@@ -185,7 +201,7 @@ def compressors(group):
     """The compressors that the arms of a group read."""
 
     def paths(wildcards):
-        arms = arms_of(group, getattr(wildcards, "split", "final"))
+        arms = arms_at(group, wildcards)
         methods = [] if group == "original" else ["pca", "random"] if "random" in arms else ["pca"]
         return [PATHS.compressor(method) for method in methods]
 
@@ -203,6 +219,9 @@ def runs_phase2(k):
     return json.loads(decision.read_text())["run_phase2"]
 
 
+LINEAR_DIMS = [k for k in DIMS if arms_of("linear", k=k)]
+
+
 def stages_of(k):
     """The stages whose results belong to the experiment at ``k``."""
     return STAGES if runs_phase2(k) else STAGES[:1]
@@ -212,6 +231,6 @@ def per_stage(pattern):
     """For every k and seed, ``pattern(k, seed, stage)`` of the stages that the gates ask for."""
 
     def paths(wildcards):
-        return [pattern(k, seed, stage) for k in DIMS for stage in stages_of(k) for seed in SEEDS]
+        return [pattern(k, seed, stage) for k in DIMS for stage in stages_of(k) for seed in seeds_of(k)]
 
     return paths

@@ -50,7 +50,7 @@ checkpoint decide_gate:
     input:
         ceiling=PATHS.ceiling,
         original=PATHS.scores("original", "gate"),
-        phase1=lambda w: expand(PATHS.scores("phase1", "gate", w.k), seed=SEEDS),
+        phase1=lambda w: expand(PATHS.scores("phase1", "gate", w.k), seed=seeds_of(w.k)),
     output:
         decision=PATHS.gate("{k}", "decision"),
         evidence=PATHS.gate("{k}", "evidence"),
@@ -78,7 +78,7 @@ rule final_validation:
         spectrum=PATHS.spectrum,
         table=PATHS.table,
         original=PATHS.scores("original", "final"),
-        linear=expand(PATHS.scores("linear", "final"), k=DIMS) if arms_of("linear") else [],
+        linear=expand(PATHS.scores("linear", "final"), k=LINEAR_DIMS),
         scores=per_stage(lambda k, seed, stage: PATHS.scores(stage, "final", k, seed)),
         reconstruction=per_stage(PATHS.reconstruction),
     output:
@@ -94,7 +94,8 @@ rule final_validation:
             [
                 flags("verdict", "cosine", "fvu"),
                 f"--compress_dims {' '.join(map(str, DIMS))} --seeds {' '.join(map(str, SEEDS))}",
-                optional_flag("linear", bool(arms_of("linear"))),
+                f"--exploratory_seeds {' '.join(map(str, seeds_of(DIMS[-1])))}" if DIMS[1:] else "",
+                f"--linear {' '.join(map(str, LINEAR_DIMS))}",
             ]
         ),
         training=flags("phase1", "epochs") + " " + flags("adapter", "hidden"),

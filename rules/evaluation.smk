@@ -26,13 +26,13 @@ for GROUP in GROUP_ARMS:
             **job_resources("evaluate"),
         params:
             model=model_flags() + " " + flags("model", "dtype"),
-            arms=lambda w, group=GROUP: arms_of(group, w.split),
+            arms=lambda w, group=GROUP: arms_at(group, w),
             dim="" if GROUP == "original" else "--compress_dim {k}",
             evaluation=EVALUATION,
             reads=final_read_flags,
             device=device("evaluate"),
             state=f"{PATHS.root}/state",
-            code=lambda w, group=GROUP: arms_code(arms_of(group, w.split)),
+            code=lambda w, group=GROUP: arms_code(arms_at(group, w)),
         shell:
             "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
@@ -64,8 +64,10 @@ for STAGE in STAGES:
         resources:
             **job_resources("reconstruction"),
         params:
-            arms=["pca", *arms_of(STAGE)],
-            code=code("measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_of(STAGE)))),
+            arms=lambda w, stage=STAGE: ["pca", *arms_at(stage, w)],
+            code=lambda w, stage=STAGE: code(
+                "measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_at(stage, w)))
+            ),
         shell:
             "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"

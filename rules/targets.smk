@@ -14,8 +14,8 @@ rule pca:
 
 rule phase1:
     input:
-        expand(PATHS.adapter("{k}", "{seed}", "phase1"), k=DIMS, seed=SEEDS),
-        expand(PATHS.scores("phase1", "gate"), k=DIMS, seed=SEEDS),
+        [PATHS.adapter(k, seed, "phase1") for k in DIMS for seed in seeds_of(k)],
+        [PATHS.scores("phase1", "gate", k, seed) for k in DIMS for seed in seeds_of(k)],
 
 
 rule gate:
@@ -30,7 +30,7 @@ rule phase2:
             PATHS.adapter(k, seed, arm)
             for k in DIMS
             if runs_phase2(k)
-            for seed in SEEDS
+            for seed in seeds_of(k)
             for arm in GROUP_ARMS["phase2"]
         ],
 

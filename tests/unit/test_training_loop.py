@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.stopping import Stopped, StopRequest
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.loop import OptimiserSettings, batch_at, epoch_order, train_adapter
+from latentwire.training.loop import (
+    OptimiserSettings,
+    batch_at,
+    epoch_order,
+    planned_steps,
+    prompts_seen,
+    train_adapter,
+)
 
 SETTINGS = OptimiserSettings(lr=0.01, weight_decay=0.1, warmup_fraction=0.2, gradient_clip=1.0)
 STEPS = 10
@@ -26,6 +33,15 @@ def test_every_epoch_covers_each_prompt_once(count, batch_size, seed, epoch):
     assert sorted(torch.cat(batches).tolist()) == list(range(count))
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert 1 <= len(batches[-1]) <= batch_size
+
+
+@given(count=st.integers(1, 50), batch_size=st.integers(1, 60), epochs=st.floats(0.01, 3), seed=st.integers(0, 9))
+def test_a_part_of_an_epoch_sees_that_part_of_the_prompts(count, batch_size, epochs, seed):
+    steps = planned_steps(epochs, count, batch_size)
+    seen = [len(batch_at(step, count, batch_size, seed)) for step in range(steps)]
+    assert sum(seen) == prompts_seen(steps, count, batch_size)
+    assert planned_steps(2, count, batch_size) == 2 * math.ceil(count / batch_size)
+    assert steps == 1 or abs(sum(seen) - epochs * count) <= batch_size
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch_and_on_nothing_else():

@@ -85,7 +85,8 @@ def results(
         shares |= {"phase2": phase2, "control": phase1}
         trained += ["phase2", "control"]
     summary = {
-        "settings": {"epochs": 20, "batch_size": 32}, "steps": 20 * 4, "parameters": 1000, "table_parameters": 10_000,
+        "settings": {"epochs": 20, "batch_size": 32}, "steps": 20 * 4, "planned_steps": 20 * 4, "prompts_seen": 2560,
+        "train_prompts": 128, "parameters": 1000, "table_parameters": 10_000,
         "table_width": 128, "calibration": {"gradient_norm_reconstruction": 1.0, "gradient_norm_prompt_loss": 1.0,
         "alpha": 1.0, "beta": 1.0}, "prompt_loss": {when: {"all": 1.0, "first": 1.0, "repeated": 1.0} for when in
         ("text", "start", "end")},
@@ -108,12 +109,13 @@ def results(
         reconstruction=reconstruction,
         summaries={name: [copy.deepcopy(summary)] for name in trained},
         histories={name: [history] for name in trained},
+        seeds=[0],
     )
 
 
 def verdict_on(found, *, ceiling=CEILING, settings=SETTINGS):
     return dimension_verdict(
-        found, ceiling=ceiling, variance=0.6, train_questions=128,
+        found, ceiling=ceiling, variance=0.6,
         bits_per_token=bits(found.k, 128, 2048, 16), settings=settings,
     )  # fmt: skip
 
@@ -126,7 +128,7 @@ def page(*entries, confirmatory=True, ceiling=CEILING):
 
 
 def criterion(found, name, chosen="phase1"):
-    return next(c for c in criteria(found, chosen, 128, SETTINGS) if c["criterion"] == name)
+    return next(c for c in criteria(found, chosen, SETTINGS) if c["criterion"] == name)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_disagreement_with_the_gate_is_stated(gate_passed, phase1, agrees):
 
 
 def test_the_criteria_are_those_of_the_plan():
-    found = {c["criterion"]: c for c in criteria(results(), "phase1", 128, SETTINGS)}
+    found = {c["criterion"]: c for c in criteria(results(), "phase1", SETTINGS)}
     assert {name: c["threshold"] for name, c in found.items()} == {
         "training completed": "all planned steps",
         "loss decreased": "< 1",

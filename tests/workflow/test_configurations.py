@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from snakemake.utils import update_config
-from workspace import ROOT, Workspace, environment
+from workspace import DIMS, ROOT, Workspace, environment
 
 pytestmark = pytest.mark.workflow
 
@@ -59,6 +60,52 @@ def test_every_configuration_plans_a_whole_experiment_without_a_network(fresh: W
     assert plan.counts["evaluate_phase1"] == shards * runs
     assert plan.counts["decide_gate"] == plan.counts["score_linear"] == len(config["compress_dims"])
     assert plan.counts["evaluate_linear"] == shards * len(config["compress_dims"])
+
+
+TUNED = {
+    "smollm2-135m-squad": ([], 576),
+    "smollm2-135m-squad-quick": (["smollm2-quick"], 576),
+    "smollm2-135m-hub-squad": (["smollm2-hub"], 576),
+    "smollm2-135m-full-squad": (["smollm2-135m-full"], 576),
+    "smollm2-360m-squad": (["smollm2-360m"], 960),
+    "qwen2.5-0.5b-tuned-squad": (["qwen2.5-0.5b-tuned"], 896),
+}
+
+
+@pytest.mark.parametrize("experiment", TUNED)
+def test_every_tuned_reader_has_a_plan_with_more_at_the_primary_dimension(
+    experiment: str, fresh: Workspace, tmp_path: Path
+):
+    overlays, width = TUNED[experiment]
+    files = [f"config/{name}.yaml" for name in ("smollm2", *overlays)]
+    config = copy.deepcopy(HEADLINE)
+    for file in files:
+        update_config(config, yaml.safe_load((ROOT / file).read_text()))
+    workspace = fresh.copy(tmp_path)
+    # As the programs of 'make real' leave them; a plan reads the model's configuration alone.
+    for path, content in (
+        (Path(config["model"]["path"]) / "config.json", {"hidden_size": width, "max_position_embeddings": 8192}),
+        (Path(config["data"]["train_file"]), {}),
+        (Path(config["data"]["dev_file"]), {}),
+    ):
+        (workspace.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.folder / path).write_text(json.dumps(content))
+    plan = workspace.plan("--configfile", *files, configfile=None)
+    assert {output.split("/")[1] for job in plan for output in job.outputs} == {experiment}
+    primary, *others = config["compress_dims"]
+    assert [width // k for k in (primary, *others)] == [8, 4, 2]
+    runs = len(config["seeds"]) + len(others) * len(config["exploratory"]["seeds"])
+    assert plan.counts["train_phase1"] == plan.counts["score_phase1"] == runs
+    assert plan.counts["evaluate_linear"] == config["evaluate"]["shards"] * len(config["compress_dims"])
+    assert not any(job.wildcards.get("k") != str(primary) and job.wildcards.get("seed", "0") != "0" for job in plan)
+
+
+def test_exploratory_dimensions_have_their_own_arms_and_seeds(fresh: Workspace):
+    overlay = "exploratory={seeds: [0], arms: [pca]}"
+    output = fresh.succeed("-n", "--printshellcmds", "--config", overlay, "seeds=[0, 1]")
+    primary, other = (set(re.findall(rf"--arms ([a-z_ ]+) --prompts .*--compress_dim {k} ", output)) for k in DIMS)
+    assert "pca snap snap_d quant" in primary and "pca" in other
+    assert not any("snap" in arms for arms in other)
 
 
 def test_overlays_are_layered_in_order(fresh: Workspace):

@@ -14,12 +14,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", required=True, help="the experiment's folder of results")
     parser.add_argument("--compress_dims", type=int, nargs="+", required=True, help="code dimensions, primary first")
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="training seeds")
+    parser.add_argument(
+        "--exploratory_seeds", type=int, nargs="+", help="those of the other code dimensions (default: the same)"
+    )
     parser.add_argument("--cosine", type=float, required=True, help="cosine similarity to exceed")
     parser.add_argument("--fvu", type=float, required=True, help="fraction of variance unexplained to stay below")
     parser.add_argument("--epochs", type=int, required=True, help="Phase 1's epochs, for the next commands")
     parser.add_argument("--hidden", type=cli.optional(int), help="the adapter's hidden width, for the same")
     parser.add_argument("--configuration", required=True, help="hash of the frozen configuration")
-    parser.add_argument("--linear", action="store_true", help="arms of the group 'linear' were evaluated")
+    parser.add_argument(
+        "--linear", type=int, nargs="*", default=[], help="code dimensions at which the group 'linear' was evaluated"
+    )
     parser.add_argument("--command", required=True, help="how this experiment is started, but for its --config")
     parser.add_argument("--overrides", type=json.loads, default={}, help="its --config, as JSON")
     cli.add_bootstrap_arguments(parser)
@@ -46,10 +51,11 @@ def main() -> None:
         epochs=arguments.epochs,
         hidden=arguments.hidden,
     )
+    others = arguments.exploratory_seeds or arguments.seeds
     verdict = validate(
         arguments.root,
         arguments.compress_dims,
-        arguments.seeds,
+        {k: others if index else arguments.seeds for index, k in enumerate(arguments.compress_dims)},
         arguments.configuration,
         settings,
         linear=arguments.linear,

@@ -20,7 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--table", type=Path, required=True, help="embedding table")
     parser.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
     parser.add_argument("--compress_dim", type=int, required=True, help="code dimension")
-    parser.add_argument("--epochs", type=int, default=1, help="passes over the training prompts")
+    parser.add_argument("--epochs", type=float, default=1, help="passes over the training prompts, or a part of one")
     parser.add_argument("--batch_size", type=int, default=8, help="prompts a step")
     parser.add_argument("--seed", type=int, default=0, help="of the data order")
     parser.add_argument("--alpha", type=cli.optional(float), help="weight of reconstruction, or 'auto'")

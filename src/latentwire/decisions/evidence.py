@@ -37,7 +37,8 @@ class DimensionResults:
         arms: scores on ``final`` by arm.
         reconstruction: sums a question on ``gate``, averaged over seeds, by arm and subset.
         summaries: training summaries by arm, one a seed.
-        histories: diagnostics by arm, one a seed.
+        histories: diagnostics by arm, one per seed.
+        seeds: training seeds at this code dimension.
     """
 
     k: int
@@ -47,6 +48,7 @@ class DimensionResults:
     reconstruction: dict[tuple[str, str], pd.DataFrame]
     summaries: dict[str, list[dict[str, Any]]]
     histories: dict[str, list[list[dict[str, Any]]]]
+    seeds: list[int]
 
 
 def read_dimension(paths: Layout, k: int, seeds: list[int], *, linear: bool) -> DimensionResults:
@@ -77,6 +79,7 @@ def read_dimension(paths: Layout, k: int, seeds: list[int], *, linear: bool) -> 
         reconstruction=_reconstruction([[paths.reconstruction(k, seed, stage) for seed in seeds] for stage in stages]),
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
+        seeds=seeds,
     )
 
 

@@ -17,33 +17,31 @@ from latentwire.provenance import code_commit, provenance_path, utc_day
 def validate(
     root: str,
     compress_dims: list[int],
-    seeds: list[int],
+    seeds: dict[int, list[int]],
     configuration: str,
     settings: VerdictSettings,
     *,
-    linear: bool,
+    linear: list[int],
 ) -> dict[str, Any]:
     """The verdict, an entry a code dimension.
 
     Args:
         root: the experiment's folder of results.
         compress_dims: code dimensions; the first is the primary test.
-        seeds: training seeds.
+        seeds: training seeds at each of them.
         configuration: hash of the frozen configuration; the read of ``final`` is recorded under it.
         settings: thresholds and intervals.
-        linear: whether arms of the group ``linear`` are part of the experiment.
+        linear: the code dimensions at which arms of the group ``linear`` are part of the experiment.
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
     ceiling = read_json(paths.ceiling)
     vocab_size, width, number_bits = _table_shape(paths.table)
-    train_questions = read_json(paths.manifest)["splits"]["train"]["questions"]
     entries = [
         dimension_verdict(
-            read_dimension(paths, k, seeds, linear=linear),
+            read_dimension(paths, k, seeds[k], linear=k in linear),
             ceiling=ceiling,
             variance=explained_variance(paths.spectrum, k),
-            train_questions=train_questions,
             bits_per_token=bits(k, width, vocab_size, number_bits),
             settings=settings,
         )
@@ -53,7 +51,7 @@ def validate(
     return {
         "experiment": settings.experiment,
         **_origin(paths),
-        "seeds": seeds,
+        "seeds": seeds[compress_dims[0]],
         "configuration": configuration,
         "confirmatory": is_confirmatory(paths.final_reads, configuration),
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
@@ -62,6 +60,8 @@ def validate(
         "ceiling": ceiling,
         "entries": entries,
     }
+
+
 def _origin(paths: Layout) -> dict[str, Any]:
     """What the verdict is about, as the data were prepared for it, and when and by which commit it is written."""
     prepared = read_json(provenance_path(paths.manifest))["settings"]
@@ -72,8 +72,6 @@ def _origin(paths: Layout) -> dict[str, Any]:
         "date": utc_day(),
         "commit": code_commit(),
     }
-
-
 
 
 def _table_shape(path: str) -> tuple[int, int, int]:

@@ -149,16 +149,10 @@ def _criterion(
     }
 
 
-def criteria(
-    results: DimensionResults, chosen: str, train_questions: int, settings: VerdictSettings
-) -> list[dict[str, Any]]:
+def criteria(results: DimensionResults, chosen: str, settings: VerdictSettings) -> list[dict[str, Any]]:
     """The plan's success criteria for the chosen adapter."""
     found = []
-    planned = [
-        s["settings"]["epochs"] * math.ceil(train_questions / s["settings"]["batch_size"])
-        for s in results.summaries[chosen]
-    ]
-    done = min(s["steps"] / steps for s, steps in zip(results.summaries[chosen], planned, strict=True))
+    done = min(s["steps"] / s["planned_steps"] for s in results.summaries[chosen])
     found.append(_criterion("training completed", "all planned steps", done, done >= 1))
     shrink = float(np.mean([h[-1]["recon_fvu"] / h[0]["recon_fvu"] for h in results.histories["phase1"]]))
     note = "held-out FVU after Phase 1 over its value at the start (the PCA inverse)"
@@ -326,7 +320,6 @@ def dimension_verdict(
     *,
     ceiling: dict[str, Any],
     variance: float,
-    train_questions: int,
     bits_per_token: dict[str, float],
     settings: VerdictSettings,
 ) -> dict[str, Any]:
@@ -343,6 +336,7 @@ def dimension_verdict(
     passed_f1 = results.arms[chosen].f1
     entry = {
         "k": results.k,
+        "seeds": results.seeds,
         "bits_per_token": bits_per_token,
         "explained_variance_ratio": variance,
         "gate": gate,
@@ -355,7 +349,11 @@ def dimension_verdict(
             passed_f1["f1"].to_numpy(), passed_f1["article"].to_numpy(), threshold, **settings.bootstrap
         ),
         "agrees_with_gate": agrees,
-        "criteria": criteria(results, chosen, train_questions, settings),
+        "criteria": criteria(results, chosen, settings),
+        "training": {
+            arm: {name: summaries[0][name] for name in ("steps", "prompts_seen", "train_prompts")}
+            for arm, summaries in results.summaries.items()
+        },
         "arms": {arm: arm_summary(arm, results.arms, settings) for arm in results.arms},
         "comparisons": comparisons(results.arms, settings),
         "reconstruction": _reconstruction_table(results),

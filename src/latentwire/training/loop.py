@@ -58,6 +58,17 @@ def batch_at(step: int, count: int, batch_size: int, seed: int) -> torch.Tensor:
     return epoch_order(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
+def planned_steps(epochs: float, count: int, batch_size: int) -> int:
+    """Optimiser steps of ``epochs`` passes, or a part of one, over ``count`` prompts."""
+    return max(1, round(epochs * math.ceil(count / batch_size)))
+
+
+def prompts_seen(steps: int, count: int, batch_size: int) -> int:
+    """Prompts in the batches of the first ``steps`` steps, a prompt once in each epoch that it is seen in."""
+    epochs, rest = divmod(steps, math.ceil(count / batch_size))
+    return epochs * count + rest * batch_size
+
+
 def make_optimiser(adapter: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW without weight decay on biases, one pass over the parameters a step."""
     matrices = [p for p in adapter.parameters() if p.ndim >= 2]

@@ -23,7 +23,14 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.loop import Losses, OptimiserSettings, batch_at, epoch_order, train_adapter
+from latentwire.training.loop import (
+    Losses,
+    OptimiserSettings,
+    batch_at,
+    epoch_order,
+    planned_steps,
+    train_adapter,
+)
 
 MEASUREMENTS = 10
 BLOCK_ROWS = 8192
@@ -190,7 +197,7 @@ def train_phase1(
         all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, compressor, all_ids, device)
     per_epoch = math.ceil(len(train) / settings.batch_size)
-    steps = settings.epochs * per_epoch
+    steps = planned_steps(settings.epochs, len(train), settings.batch_size)
 
     def loss_at(step: int) -> Losses:
         chosen = batch_at(step, len(train), settings.batch_size, settings.seed)

@@ -26,7 +26,7 @@ from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.loop import Losses, OptimiserSettings, batch_at, train_adapter
+from latentwire.training.loop import Losses, OptimiserSettings, batch_at, planned_steps, train_adapter
 from latentwire.training.phase1 import (
     MEASUREMENTS,
     TokenRows,
@@ -48,7 +48,7 @@ class Phase2Settings:
     """What determines Phase 2 besides its inputs.
 
     Attributes:
-        epochs: passes over the training prompts.
+        epochs: passes over the training prompts, or a part of one.
         batch_size: prompts a step.
         seed: of the data order.
         alpha: weight of reconstruction; None calibrates it to 1/E[reconstruction loss].
@@ -58,7 +58,7 @@ class Phase2Settings:
         optimiser: optimiser and schedule.
     """
 
-    epochs: int
+    epochs: float
     batch_size: int
     seed: int
     alpha: float | None
@@ -318,7 +318,7 @@ def train_phase2(
         }
 
     per_epoch = math.ceil(len(train) / settings.batch_size)
-    steps = settings.epochs * per_epoch
+    steps = planned_steps(settings.epochs, len(train), settings.batch_size)
 
     def measure(step: int) -> dict[str, float]:
         loss = prompt_loss_by_mention(reader, measured, rebuilt_inputs)

@@ -19,6 +19,7 @@ from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
+from latentwire.training.loop import planned_steps, prompts_seen
 from latentwire.training.phase1 import Phase1Settings, train_phase1
 
 
@@ -53,6 +54,16 @@ def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
     return list(read_prompts(path, [column])[column])
 
 
+def progress(steps: int, count: int, epochs: float, batch_size: int) -> dict[str, int]:
+    """What a summary says of a training's length: steps taken and planned, and prompts seen of how many."""
+    return {
+        "steps": steps,
+        "planned_steps": planned_steps(epochs, count, batch_size),
+        "prompts_seen": prompts_seen(steps, count, batch_size),
+        "train_prompts": count,
+    }
+
+
 def run_phase1(
     files: TrainingFiles,
     compress_dim: int,
@@ -85,8 +96,9 @@ def run_phase1(
     code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
     state = state_folder(files.state, [chosen, *quick_eval_identity], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
+    train = sequences(files.train)
     adapter, history = train_phase1(
-        sequences(files.train),
+        train,
         sequences(files.held_out),
         table_VD,
         compressor,
@@ -104,7 +116,7 @@ def run_phase1(
         "parameters": adapter.parameter_count,
         "table_parameters": table_VD.numel(),
         "table_width": table_VD.shape[1],
-        "steps": history[-1]["step"],
+        **progress(history[-1]["step"], len(train), settings.epochs, settings.batch_size),
         "start": history[0],
         "end": history[-1],
     }

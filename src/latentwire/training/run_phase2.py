@@ -16,7 +16,7 @@ from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.phase2 import Phase2Settings, train_phase2
-from latentwire.training.run_phase1 import TrainingFiles, sequences
+from latentwire.training.run_phase1 import TrainingFiles, progress, sequences
 
 
 def run_phase2(
@@ -55,10 +55,11 @@ def run_phase2(
     own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
     code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
     state = state_folder(files.state, own, files.inputs, code, device.type)
+    train = sequences(files.train)
     history, found = train_phase2(
         adapter,
         model,
-        sequences(files.train),
+        train,
         sequences(files.train, "label_mask"),
         sequences(files.held_out),
         sequences(files.held_out, "label_mask"),
@@ -74,7 +75,7 @@ def run_phase2(
     summary = {
         "settings": chosen,
         "parameters": adapter.parameter_count,
-        "steps": history[-1]["step"],
+        **progress(history[-1]["step"], len(train), settings.epochs, settings.batch_size),
         "start": history[0],
         "end": history[-1],
         **found,

@@ -1,0 +1,94 @@
+"""A model's answers to the questions of a SQuAD file, scored by the official definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentwire.data.prompts import PromptRenderer
+from latentwire.data.squad import Row, read_squad_json
+from latentwire.errors import InputError
+from latentwire.evaluation.generate import Answer, Decoder, answer_batches
+from latentwire.evaluation.kept import KeptAnswers
+from latentwire.evaluation.prefixes import batches_by_prefix
+from latentwire.evaluation.squad_metrics import exact_match, f1
+from latentwire.evaluation.statistics import mean_interval
+from latentwire.files import read_json
+from latentwire.stopping import StopRequest
+
+
+def read_questions(path: Path, articles: Path | None = None) -> list[Row]:
+    """The questions of a SQuAD file, or those of some of its articles.
+
+    Args:
+        path: official v1.1 JSON.
+        articles: JSON list of titles; None for all.
+
+    Raises:
+        InputError: a title is not in the file.
+    """
+    rows: list[Row] = read_squad_json(path).to_list()
+    if articles is None:
+        return rows
+    titles = set(read_json(articles))
+    if absent := sorted(titles - {row["title"] for row in rows}):
+        raise InputError(f"{articles}: {path} has no article {absent[0]!r}")
+    return [row for row in rows if row["title"] in titles]
+
+
+def answer_questions(
+    model: Any,
+    renderer: PromptRenderer,
+    rows: Sequence[Row],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    state: Path,
+    stop: StopRequest | None = None,
+) -> dict[str, str]:
+    """The model's greedy answer to each question, by its id, in the order of ``rows``.
+
+    Args:
+        model: a frozen causal language model.
+        renderer: how questions become prompts.
+        rows: the questions.
+        batch_size: prompts per batch.
+        max_new_tokens: cap of an answer.
+        state: this run's own folder; answers of an interrupted run in it are not generated again.
+        stop: asked before every batch.
+
+    Raises:
+        Stopped: ``stop`` said so; what was answered is kept.
+    """
+    prompts = [np.array(prompt.input_ids) for prompt in renderer.prompts(rows)]
+    decoder = Decoder(model, renderer.tokenizer, max_new_tokens)
+    kept, stop = KeptAnswers(state), stop or StopRequest()
+    stop.take_over(state)
+
+    def answer(number: int, batch: Sequence[int]) -> list[Answer]:
+        found = kept.get("text", number)
+        if found is None:
+            stop.check()
+            found = decoder.answers([prompts[index] for index in batch])
+            kept.keep("text", number, found)
+        return found
+
+    answers = dict(answer_batches(batches_by_prefix(prompts, batch_size), answer, "text"))
+    return {row["id"]: answers[index].text for index, row in enumerate(rows)}
+
+
+def scores(rows: Sequence[Row], predictions: dict[str, str], *, resamples: int, seed: int) -> dict[str, Any]:
+    """F1 and EM (fractions; official SQuAD v1.1) with their intervals over articles."""
+    articles = np.array([row["title"] for row in rows])
+    return {
+        name: mean_interval(
+            np.array([metric(predictions[row["id"]], row["answers"]["text"]) for row in rows]),
+            articles,
+            resamples=resamples,
+            seed=seed,
+        ).to_json()
+        for name, metric in (("f1", f1), ("em", exact_match))
+    }

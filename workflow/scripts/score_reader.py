@@ -1,0 +1,72 @@
+"""Score a model on all questions of a SQuAD v1.1 file by the official definition, from the uncompressed text.
+
+The figures compare with published ones on the same file. An interrupted run is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latentwire import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model_arguments(parser)
+    parser.add_argument("--dtype", default="float32", help="dtype of the model")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
+    parser.add_argument("--questions", type=Path, required=True, help="official v1.1 JSON")
+    parser.add_argument("--articles", type=Path, help="JSON list of titles to score on (default: all of the file)")
+    parser.add_argument(
+        "--prompt_style", default="chat", choices=("chat", "plain"), help="chat template, or plain text"
+    )
+    parser.add_argument("--system_prompt", help="system message of the chat style")
+    parser.add_argument("--batch_size", type=int, default=32, help="prompts a batch")
+    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer")
+    cli.add_bootstrap_arguments(parser)
+    cli.add_stop_arguments(parser)
+    parser.add_argument("--state", type=Path, default=Path("results/score-state"), help="answers of interrupted runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder for predictions.json and scores.json")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    stop = cli.stop_request(arguments)
+    cli.set_threads(arguments.threads)
+    from latentwire.data.prompts import PromptRenderer
+    from latentwire.device import choose_device
+    from latentwire.files import write_json
+    from latentwire.fingerprint import fingerprint
+    from latentwire.lm import load_model, load_tokenizer, model_identity
+    from latentwire.readers.scoring import answer_questions, read_questions, scores
+    from latentwire.state import state_folder
+
+    device = choose_device(arguments.device)
+    rows = read_questions(arguments.questions, arguments.articles)
+    tokenizer = load_tokenizer(arguments.model, arguments.revision)
+    renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt)
+    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
+    own = [identity, arguments.prompt_style, arguments.system_prompt, arguments.batch_size, arguments.max_new_tokens]
+    inputs = [arguments.questions, *([arguments.articles] if arguments.articles else [])]
+    state = state_folder(arguments.state, own, inputs, fingerprint(Path(__file__)), device.type)
+    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+    predictions = answer_questions(
+        model,
+        renderer,
+        rows,
+        batch_size=arguments.batch_size,
+        max_new_tokens=arguments.max_new_tokens,
+        state=state,
+        stop=stop,
+    )
+    found = scores(rows, predictions, resamples=arguments.resamples, seed=arguments.bootstrap_seed)
+    write_json(arguments.output / "predictions.json", predictions)
+    write_json(arguments.output / "scores.json", found | {"model": identity, "questions": arguments.questions.name})
+    for name in ("f1", "em"):
+        print(f"{name}: {found[name]}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
