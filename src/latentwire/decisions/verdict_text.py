@@ -136,6 +136,12 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         + ("" if entry["agrees_with_gate"] else "; **`final` disagrees with the gate's decision**"),
         f"- bits a token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
         f"{bits['token_id']:.1f} in the token id",
+        *(
+            f"- `{arm}` saw {own['prompts_seen']:,} prompts in {own['steps']:,} steps, of {own['train_prompts']:,} "
+            "training prompts"
+            for arm, own in entry["training"].items()
+            if arm in ("phase1", "phase2")
+        ),
         f"- PCA keeps {100 * entry['explained_variance_ratio']:.1f}% of the variance",
         "",
         "| criterion | threshold | value | | |",
