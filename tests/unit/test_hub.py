@@ -13,7 +13,6 @@ from datasets import Dataset
 from loopback_hub import COMMIT, OUTSIDER, TOKEN, Repository, serve
 from safetensors.torch import load_file, save_file
 
-from latentwire.commands import typed
 from latentwire.compression.table import load_table
 from latentwire.data.squad import flatten_squad
 from latentwire.demo.corpus import generate_corpus
@@ -201,8 +200,8 @@ def test_what_can_not_be_had_says_what_to_do(hub, put_model, data, ask):
     put_model("5GB").gated = True
     put_model("5GB", "owner/open")
     table_of, subset_of = "read_embeddings", "load_squad_subset"
-    licence = f"it is gated: accept its licence on its page, then run '{typed('hf')} auth login' or set HF_TOKEN"
-    refused = f"the hub refused the token: run '{typed('hf')} auth login'"
+    licence = f"it is gated: accept its licence on its page, then run '{HF} auth login' or set HF_TOKEN"
+    refused = f"the hub refused the token: run '{HF} auth login'"
     unknown = "the hub has no such repository, or a private one: check"
     revision = "it has no such revision: check"
     cases = [

@@ -11,7 +11,7 @@ from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.nearest import nearest_rows
-from latentwire.compression.reconstruction import measure_arms
+from latentwire.compression.reconstruction import TRAIN_COUNTS, measure_arms, subset_masks
 from latentwire.compression.summary import MEANS, summarise
 
 V, D = 40, 6
@@ -163,6 +163,18 @@ def test_rows_that_differ_in_one_last_bit_are_told_apart():
     assert torch.equal(nearest_rows(table_VK, table_VK), torch.arange(400))
 
 
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=40))
+def test_every_token_is_unseen_or_in_one_bucket_of_training_counts(counts):
+    prompts = pd.DataFrame({"input_ids": [np.arange(len(counts))], "answer_mask": [np.zeros(len(counts), dtype=bool)]})
+    masks = {name: own[0] for name, own in subset_masks(prompts, np.array(counts)).items()}
+    buckets = [masks["unseen"], *(masks[name] for name in TRAIN_COUNTS)]
+    assert (np.sum(buckets, axis=0) == 1).all()
+    assert (masks["seen"] == ~masks["unseen"]).all()
+    assert [count for count, rare in zip(counts, masks["1-9"], strict=True) if rare] == [
+        c for c in counts if 0 < c < 10
+    ]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 50.0])
 def test_smoothing_of_the_compressor_moves_no_yardstick(tmp_path, smoothing):
     """The variance that counts is that around the mean of the PCA split's own occurrences."""
@@ -172,7 +184,7 @@ def test_smoothing_of_the_compressor_moves_no_yardstick(tmp_path, smoothing):
     EmbeddingCompressor(D, 2).fit(table_VD, counts_V, smoothing).save(tmp_path / "pca.safetensors")
     prompts = pd.DataFrame({"id": list("abcd"), "article": list("xxyy"), "input_ids": sequences, "answer_mask": masks})
     inputs = {"pca": ArmInputs(table_VD, counts_V, tmp_path / "pca.safetensors", 2)}
-    sums, _ = measure_arms(inputs, prompts, (counts_V > 0).numpy())
+    sums, _ = measure_arms(inputs, prompts, counts_V.numpy())
     occurrences_ND = table_VD.double()[np.concatenate(sequences)]
     expected = float((occurrences_ND - occurrences_ND.mean(dim=0)).square().sum())
     assert sums[sums["subset"] == "all"]["squared_deviation"].sum() == pytest.approx(expected, rel=1e-9)

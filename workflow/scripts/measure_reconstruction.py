@@ -45,7 +45,7 @@ def main() -> None:
         )
         for arm in arguments.arms
     }
-    sums, summary = measure_arms(inputs, read_prompts(arguments.prompts), (counts["train"] > 0).numpy())
+    sums, summary = measure_arms(inputs, read_prompts(arguments.prompts), counts["train"].numpy())
     with atomic_path(arguments.output) as temporary:
         sums.to_parquet(temporary, index=False)
     write_json(arguments.output.with_suffix(".json"), summary)

@@ -1,4 +1,4 @@
-"""Reconstruction of arms on a split: count-weighted, on answer tokens, seen and unseen token types apart.
+"""Reconstruction of arms on a split: count-weighted, on answer tokens, and by how often training saw the token.
 
 Shape suffixes: V table rows, U token types, D embedding dimensions.
 """
@@ -17,11 +17,30 @@ from latentwire.compression.counts import mean_embedding
 from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.summary import summarise
 
-SUBSETS = ("all", "answer", "seen", "unseen")
+# Token types by their occurrences in the training prompts: from, and below.
+TRAIN_COUNTS = {"1-9": (1, 10), "10-99": (10, 100), "100-999": (100, 1000), "1000+": (1000, np.inf)}
+
+
+def subset_masks(prompts: pd.DataFrame, train_counts_V: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Which tokens of each prompt are in a subset (bool): ``all``, ``answer``, ``seen``, ``unseen``, and buckets.
+
+    Args:
+        prompts: the split.
+        train_counts_V: occurrences of each token type in the training prompts.
+    """
+    sequences = [np.asarray(ids) for ids in prompts["input_ids"]]
+    counts = [train_counts_V[ids] for ids in sequences]
+    return {
+        "all": [np.ones(len(ids), dtype=bool) for ids in sequences],
+        "answer": [np.asarray(mask, dtype=bool) for mask in prompts["answer_mask"]],
+        "seen": [own > 0 for own in counts],
+        "unseen": [own == 0 for own in counts],
+        **{name: [(own >= low) & (own < high) for own in counts] for name, (low, high) in TRAIN_COUNTS.items()},
+    }
 
 
 def measure_arms(
-    inputs: Mapping[str, ArmInputs], prompts: pd.DataFrame, seen_V: np.ndarray
+    inputs: Mapping[str, ArmInputs], prompts: pd.DataFrame, train_counts_V: np.ndarray
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Reconstruction of each arm on prepared prompts.
 
@@ -29,22 +48,17 @@ def measure_arms(
         inputs: what each arm may use. μ is the mean of the PCA split's occurrences, whatever smoothing did to the
             compressor's: one yardstick for all arms and settings.
         prompts: the split.
-        seen_V: token types that occur in the training prompts, bool ``[V]``.
+        train_counts_V: occurrences of each token type in the training prompts.
 
     Returns:
-        One row a question, arm and subset (``all`` tokens, ``answer`` tokens, ``seen`` and ``unseen`` types) with the
-        sums of :func:`~latentwire.compression.metrics.question_sums`; and a summary for each arm: every subset
-        weighted by count, and ``types``: each type counted once, all, seen and unseen.
+        One row per question, arm and subset (:func:`subset_masks`) with the sums of
+        :func:`~latentwire.compression.metrics.question_sums`; and a summary of each arm: every subset weighted by
+        count, and ``types``: each type counted once, all, seen and unseen.
     """
     sequences = [np.asarray(ids) for ids in prompts["input_ids"]]
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
-    seen_U = seen_V[ids_U.numpy()]
-    masks = {
-        "all": [np.ones(len(ids), dtype=bool) for ids in sequences],
-        "answer": [np.asarray(mask, dtype=bool) for mask in prompts["answer_mask"]],
-        "seen": [seen_V[ids] for ids in sequences],
-        "unseen": [~seen_V[ids] for ids in sequences],
-    }
+    seen_U = train_counts_V[ids_U.numpy()] > 0
+    masks = subset_masks(prompts, train_counts_V)
     tables, summaries = [], {}
     for arm, own in inputs.items():
         rebuild = rebuild_function(arm)
@@ -58,8 +72,8 @@ def measure_arms(
                 "unseen": summarise_types(errors, ~seen_U),
             }
         }
-        for subset in SUBSETS:
-            sums = question_sums(errors, ids_U, sequences, masks[subset])
+        for subset, own_masks in masks.items():
+            sums = question_sums(errors, ids_U, sequences, own_masks)
             summary[subset] = summarise(sums)
             tables.append(sums.assign(arm=arm, subset=subset, id=prompts["id"], article=prompts["article"]))
         summaries[arm] = summary

@@ -123,6 +123,23 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _reconstruction_table(entry: dict[str, Any]) -> list[str]:
+    """FVU on ``gate`` by how often the training prompts held the token type, as Markdown lines."""
+    subsets = [name for name in next(iter(entry["reconstruction"].values())) if name not in ("all", "answer", "seen")]
+    lines = [
+        f"| FVU on `gate`, tokens by occurrences in training | all | in answers | {' | '.join(subsets)} |",
+        "|---|" + "---|" * (2 + len(subsets)),
+    ]
+    for arm in ordered_arms(entry["reconstruction"]):
+        own = entry["reconstruction"][arm]
+        cells = [own[name] for name in ("all", "answer", *subsets)]
+        values = ["–" if cell is None else f"{cell['fvu']:.3f}" for cell in cells]
+        lines.append(f"| {arm} | {' | '.join(values)} |")
+    tokens = [own[name] for name in ("all", "answer", *subsets)]
+    counts = [f"{0 if cell is None else cell['tokens']:,}" for cell in tokens]
+    return [*lines, f"| tokens | {' | '.join(counts)} |"]
+
+
 def _entry_lines(entry: dict[str, Any]) -> list[str]:
     bits, gate = entry["bits_per_token"], entry["gate"]
     lines = [
@@ -179,6 +196,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         "|---|---|",
         *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
     ]
+    lines += ["", *_reconstruction_table(entry)]
     if entry["phase2"]:
         lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]
         for name in ("phase2", "control"):
