@@ -123,7 +123,7 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _reconstruction_table(entry: dict[str, Any]) -> list[str]:
+def reconstruction_table(entry: dict[str, Any]) -> list[str]:
     """FVU on ``gate`` by how often the training prompts held the token type, as Markdown lines."""
     subsets = [name for name in next(iter(entry["reconstruction"].values())) if name not in ("all", "answer", "seen")]
     lines = [
@@ -196,7 +196,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         "|---|---|",
         *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
     ]
-    lines += ["", *_reconstruction_table(entry)]
+    lines += ["", *reconstruction_table(entry)]
     if entry["phase2"]:
         lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]
         for name in ("phase2", "control"):

@@ -32,7 +32,7 @@ def render_report(root: Path) -> str:
     figures, tables = {}, {}
     for entry in verdict["entries"]:
         linear = any(arm in entry["arms"] for arm in GROUP_ARMS["linear"])
-        results = read_dimension(paths, entry["k"], verdict["seeds"], linear=linear)
+        results = read_dimension(paths, entry["k"], entry["seeds"], linear=linear)
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
         tables[entry["k"]] = {
             "arms": scores_table(entry),

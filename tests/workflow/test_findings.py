@@ -1,0 +1,73 @@
+"""The findings of a finished experiment as tables, and how far a run is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from workspace import DIMS, RESULTS, ROOT, Workspace, environment
+
+from latentwire.files import read_json
+from latentwire.progress import finished_jobs, progress, stage_of
+from latentwire.report.findings import _cell
+
+pytestmark = pytest.mark.workflow
+
+
+def printed(workspace: Workspace) -> str:
+    command = [sys.executable, ROOT / "workflow/scripts/findings.py", "--root", RESULTS]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_findings_quote_the_verdict(finished: Workspace):
+    text = printed(finished)
+    verdict = read_json(finished / f"{RESULTS}/verdict/verdict.json")
+    for entry in verdict["entries"]:
+        for arm in entry["arms"]:
+            assert re.search(rf"^\| `{arm}` \| ", text, re.MULTILINE)
+        fvu = entry["reconstruction"][entry["chosen"]]["all"]["fvu"]
+        assert re.search(rf"^\| `{entry['chosen']}` \| {entry['k']} \| {fvu:.3f} \| ", text, re.MULTILINE)
+    assert text.count("| difference in F1, points |") == len(DIMS)
+
+
+def test_failures_are_those_that_the_text_answers_and_the_chosen_arm_does_not(changed: Workspace):
+    for file, exact in (("original", 1.0), ("k8/seed0/evaluate_phase2", 0.0)):
+        path = changed / f"{RESULTS}/{file}/final/scores.parquet"
+        scores = pd.read_parquet(path)
+        scores["em"] = exact
+        if exact:
+            scores.loc[scores["id"] != scores["id"].iloc[0], "em"] = 0.0
+        scores.to_parquet(path, index=False)
+    text = printed(changed)
+    assert "1 questions that `text` answers exactly and `phase2` does not" in text
+
+
+def test_text_of_a_data_set_breaks_no_table():
+    assert _cell("a | b\n<script>") == r"a \| b \<script\>"
+
+
+def test_a_finished_run_has_nothing_left(finished: Workspace):
+    root = Path(finished / RESULTS)
+    jobs = finished_jobs(root)
+    assert {"preparation", "ceiling", "Phase 1", "gate", "Phase 2", "reconstruction", "final validation"} == set(
+        map(stage_of, jobs)
+    )
+    assert progress(root, jobs, parallel=2).minutes_left == 0
+
+
+def test_a_run_is_followed_to_its_end_and_a_failure_is_told(fresh: Workspace, tmp_path: Path):
+    workspace = fresh.copy(tmp_path)
+    follow = [sys.executable, ROOT / "workflow/scripts/follow.py", "--root", RESULTS, "--every", "0.2"]
+    follow += ["--durations", "durations.tsv", "--record", "--", sys.executable, "-m", "snakemake", "--cores", "2"]
+    options = {"cwd": workspace.folder, "env": environment(workspace.folder), "capture_output": True, "text": True}
+    done = subprocess.run([*follow, "--configfile", "tiny.yaml", "--until", "count_tokens"], **options, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d\d:\d\d preparation: \d jobs done; how long is left is not known", done.stdout)
+    assert "pca/token_counts.safetensors" in (workspace / "durations.tsv").read_text()
+    failed = subprocess.run([*follow, "--configfile", "none.yaml"], **options, check=False)
+    assert failed.returncode == 1 and "none.yaml" in failed.stderr and "snakemake.log" in failed.stderr
