@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 import sys
@@ -69,5 +70,13 @@ def test_a_run_is_followed_to_its_end_and_a_failure_is_told(fresh: Workspace, tm
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d\d:\d\d preparation: \d jobs done; how long is left is not known", done.stdout)
     assert "pca/token_counts.safetensors" in (workspace / "durations.tsv").read_text()
+    # What a Snakemake that was killed leaves behind, and one that is alive.
+    (workspace / ".snakemake/locks/0.output.lock").write_text(f"{RESULTS}/pca/pca.safetensors\n")
+    done = subprocess.run([*follow, "--configfile", "tiny.yaml", "--until", "fit_pca"], **options, check=False)
+    assert done.returncode == 0 and (workspace / f"{RESULTS}/pca/pca.safetensors").exists(), done.stderr
+    with (workspace / f"{RESULTS}/snakemake.log").open("a") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        refused = subprocess.run([*follow, "--configfile", "tiny.yaml"], **options, check=False)
+    assert refused.returncode == 1 and "running already" in refused.stderr
     failed = subprocess.run([*follow, "--configfile", "none.yaml"], **options, check=False)
     assert failed.returncode == 1 and "none.yaml" in failed.stderr and "snakemake.log" in failed.stderr

@@ -6,12 +6,16 @@ Its own output goes to a log. The durations of a run that succeeds can be record
 from __future__ import annotations
 
 import argparse
+import fcntl
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from latentwire import cli
+from latentwire.errors import InputError
 from latentwire.progress import finished_jobs, progress, read_durations, write_durations
 
 
@@ -26,6 +30,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def own(output: IO[str], log: Path) -> None:
+    """Hold the log for as long as this process or the Snakemake that writes to it lives."""
+    try:
+        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"this experiment is running already: {log} is being written") from None
+
+
 def main() -> None:
     arguments = parse_arguments()
     log = arguments.root / "snakemake.log"
@@ -34,7 +46,11 @@ def main() -> None:
     said = ""
     print(f"Snakemake's own output: {log}", flush=True)
     with log.open("a", encoding="utf-8") as output:
+        own(output, log)
+        if any(Path(".snakemake/locks").glob("*")):  # left by a run that was killed
+            subprocess.run([*arguments.command, "--unlock"], stdout=output, stderr=subprocess.STDOUT, check=False)
         run = subprocess.Popen(arguments.command, stdout=output, stderr=subprocess.STDOUT)
+        signal.signal(signal.SIGTERM, lambda *_: run.send_signal(signal.SIGINT))
         try:
             while run.poll() is None:
                 now = str(progress(arguments.root, durations, parallel=arguments.parallel))
