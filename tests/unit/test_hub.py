@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow  # every process imports the libraries anew, so th
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 MODEL, DATA = "owner/llama", "owner/squad"
+HF = Path(sys.executable).with_name("hf")  # as it is typed elsewhere than in the root
 TRAIN_QUESTIONS = 3 * 2 * 2
 TABLE = "model.embed_tokens.weight"
 DATA_CARD = """---
