@@ -412,7 +412,7 @@ def test_the_page_says_what_weakens_the_verdict():
     entry = verdict_on(results(phase2=0.3))
     plain = page(entry)
     assert "Not confirmatory" not in plain and "overridden" not in plain
-    assert "It is not a useful rate" in plain and "bits a token: 256 in the code" in plain
+    assert "It is not a useful rate" in plain and "bits per token: 256 in the code" in plain
     weak = page(entry, confirmatory=False, ceiling=CEILING | {"override": True, "passed": False})
     assert "**Not confirmatory**" in weak and "**The ceiling check is overridden**" in weak and "FAILED" in weak
 

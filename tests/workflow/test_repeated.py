@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -23,3 +24,14 @@ def test_a_second_run_from_nothing_gives_the_same_bytes_beside_another_experimen
     assert sorted(first) == sorted(second)
     assert [name for name in first if first[name] != second[name]] == []
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")} == before
+
+
+def test_the_verdict_and_the_report_name_model_data_day_and_commit(finished: Workspace):
+    verdict = json.loads((finished / f"{RESULTS}/verdict/verdict.json").read_text())
+    assert verdict["model"] == {"path": "./reader", "revision": None}
+    assert verdict["data"]["source"] == "demo"
+    # The day that workspaces are given; their copy of the code is in no checkout.
+    assert (verdict["date"], verdict["commit"]) == ("2025-11-24", None)
+    named = "Model `./reader`; data the embedded corpus; 2025-11-24; not from a git checkout."
+    assert named in (finished / f"{RESULTS}/verdict/verdict.md").read_text()
+    assert "2025-11-24;\nnot from a git checkout." in (finished / f"{RESULTS}/report.html").read_text()

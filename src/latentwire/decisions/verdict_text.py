@@ -151,7 +151,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         + ("; the interval straddles a threshold" if gate["straddles"] else "")
         + ("; Phase 2 was forced" if gate["forced"] else "")
         + ("" if entry["agrees_with_gate"] else "; **`final` disagrees with the gate's decision**"),
-        f"- bits a token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
+        f"- bits per token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
         f"{bits['token_id']:.1f} in the token id",
         *(
             f"- `{arm}` saw {own['prompts_seen']:,} prompts in {own['steps']:,} steps, of {own['train_prompts']:,} "
