@@ -71,6 +71,7 @@ def test_a_run_is_followed_to_its_end_and_a_failure_is_told(fresh: Workspace, tm
     assert re.search(r"\d\d:\d\d preparation: \d jobs done; how long is left is not known", done.stdout)
     assert "pca/token_counts.safetensors" in (workspace / "durations.tsv").read_text()
     # What a Snakemake that was killed leaves behind, and one that is alive.
+    (workspace / ".snakemake/locks").mkdir(parents=True, exist_ok=True)
     (workspace / ".snakemake/locks/0.output.lock").write_text(f"{RESULTS}/pca/pca.safetensors\n")
     done = subprocess.run([*follow, "--configfile", "tiny.yaml", "--until", "fit_pca"], **options, check=False)
     assert done.returncode == 0 and (workspace / f"{RESULTS}/pca/pca.safetensors").exists(), done.stderr
