@@ -79,9 +79,8 @@ def new_workspace(folder: Path, reader: Path, experiment: dict[str, Any]) -> Wor
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, folder / name)
-    # Both where the tiny experiment looks for it and where the demo does.
-    for place in ("reader", "resources/reader"):
-        shutil.copytree(reader, folder / place)
+    shutil.copytree(reader, folder / "reader")
+    shutil.copytree(ROOT / "resources/reader", folder / "resources/reader")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
     return Workspace(folder)
 
