@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from latentwire.files import sha256_of, write_json
+from latentwire.files import read_json, sha256_of, write_json
 
+# In a model directory that this project made: the base, and the LoRA adapter merged into it.
+MODEL_CARD = "reader.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "safetensors")
 
 
@@ -70,14 +72,25 @@ def write_provenance(
         for name, value in sorted(vars(arguments).items())
         if name != "runtime"  # another attempt's
     }
+    files = [Path(path) for path in inputs if path is not None and Path(path).is_file()]
     record = {
         "settings": settings,
-        "inputs": {str(path): sha256_of(path) for path in inputs if path is not None and Path(path).is_file()},
+        "inputs": {str(path): sha256_of(path) for path in files},
+        "model": _model_card(getattr(arguments, "model", None), files),
         "artefact": sha256_of(artefact),
         "device": device,
         "versions": library_versions(),
     }
     write_json(provenance_path(artefact), record)
+
+
+def _model_card(model: str | None, inputs: Iterable[Path]) -> dict[str, Any] | None:
+    """What a model directory was made from, where this project made it; its own, or that of the inputs' model."""
+    if model is not None:
+        card = Path(model) / MODEL_CARD
+        return {name: read_json(card)[name] for name in ("base", "lora")} if card.is_file() else None
+    records = (read_json(path) for path in map(provenance_path, inputs) if path.is_file())
+    return next((record["model"] for record in records if record.get("model")), None)
 
 
 def _plain(value: Any) -> bool:

@@ -1,11 +1,13 @@
 """When and by which code a result is written, read at run time."""
 
 import subprocess
+from argparse import Namespace
 from datetime import UTC, datetime
 
 import pytest
 
-from latentwire.provenance import code_commit, utc_day
+from latentwire.files import read_json, write_json
+from latentwire.provenance import MODEL_CARD, code_commit, provenance_path, utc_day, write_provenance
 
 
 def git(folder, *arguments):
@@ -45,6 +47,19 @@ def test_code_that_git_does_not_know_has_no_commit(checkout, tmp_path_factory, m
     assert code_commit(tmp_path_factory.mktemp("no-checkout")) is None
     monkeypatch.setenv("PATH", "")
     assert code_commit(checkout / "package") is None
+
+
+def test_every_record_names_what_the_model_was_made_from(tmp_path):
+    card = {"base": {"source": "wheel", "requirement": "a-model==1"}, "lora": {"name": "tuned", "sha256": "0"}}
+    (tmp_path / "model").mkdir()
+    write_json(tmp_path / "model" / MODEL_CARD, card | {"versions": {}})
+    for name in ("table", "adapter", "other"):
+        (tmp_path / name).write_text(name)
+    write_provenance(tmp_path / "table", Namespace(model=str(tmp_path / "model")), [])
+    write_provenance(tmp_path / "adapter", Namespace(), [None, tmp_path / "other", tmp_path / "table"])
+    write_provenance(tmp_path / "other", Namespace(model="owner/on-the-hub"), [])
+    found = {name: read_json(provenance_path(tmp_path / name))["model"] for name in ("table", "adapter", "other")}
+    assert found == {"table": card, "adapter": card, "other": None}
 
 
 def test_the_day_is_utc_and_can_be_given(monkeypatch):

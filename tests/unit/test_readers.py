@@ -18,9 +18,10 @@ from latentwire.errors import InputError
 from latentwire.evaluation.generate import Decoder
 from latentwire.files import read_json, read_jsonl
 from latentwire.lm import load_model, load_tokenizer
+from latentwire.provenance import MODEL_CARD
 from latentwire.readers import base as base_module
 from latentwire.readers import tuning as tuning_module
-from latentwire.readers.base import CARD, Wheel, make_reader, read_gguf, unpacked_wheel, write_model
+from latentwire.readers.base import Wheel, make_reader, read_gguf, unpacked_wheel, write_model
 from latentwire.readers.branches import IGNORED, branched
 from latentwire.readers.tuning import (
     TuningSettings,
@@ -341,7 +342,7 @@ def test_a_reader_is_made_once_from_a_base_and_an_adapter(tiny_gguf, tmp_path, m
     assert not torch.allclose(expected, plain, atol=1e-2)
 
     assert make_reader("wheel", tmp_path / "reader", lora=tmp_path / "lora", **options)
-    card = read_json(tmp_path / "reader" / CARD)
+    card = read_json(tmp_path / "reader" / MODEL_CARD)
     assert card["base"]["source"] == "wheel" and card["lora"]["name"] == "lora"
     merged = load_model(str(tmp_path / "reader"), None, "float32", torch.device("cpu"))
     torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=0.05, atol=0.05)  # rounded to bfloat16
@@ -349,7 +350,7 @@ def test_a_reader_is_made_once_from_a_base_and_an_adapter(tiny_gguf, tmp_path, m
     assert make_reader("wheel", tmp_path / "reader", lora=None, **options)  # another content replaces it
     with pytest.raises(InputError, match="no adapter_model"):
         make_reader("wheel", tmp_path / "reader", lora=tmp_path, **options)
-    assert read_json(tmp_path / "reader" / CARD)["lora"] is None  # what was there is kept
+    assert read_json(tmp_path / "reader" / MODEL_CARD)["lora"] is None  # what was there is kept
 
 
 def test_an_adapter_of_another_model_is_refused(tiny_gguf, tiny_model, tmp_path):

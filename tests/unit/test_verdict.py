@@ -429,6 +429,17 @@ def test_the_page_says_what_weakens_the_verdict():
             "Model `resources/reader`; data the embedded corpus; 2026-11-24; not from a git checkout.",
         ),
         (
+            {
+                "model": {
+                    "path": "models/real",
+                    "revision": None,
+                    "made_from": {"base": {"requirement": "a-model==1"}, "lora": {"name": "tuned"}},
+                }
+            },
+            "Model `models/real` (a-model==1 and LoRA adapter `tuned`); data `owner/squad` at revision `def`; 2026-11-24; "
+            "commit `0123abc`.",
+        ),
+        (
             {"data": {"source": "local", "train_file": "train.json", "dev_file": "dev.json"}},
             "Model `owner/model` at revision `abc`; data `train.json` and `dev.json`; 2026-11-24; commit `0123abc`.",
         ),

@@ -64,10 +64,11 @@ def validate(
 
 def _origin(paths: Layout) -> dict[str, Any]:
     """What the verdict is about, as the data were prepared for it, and when and by which commit it is written."""
-    prepared = read_json(provenance_path(paths.manifest))["settings"]
+    record = read_json(provenance_path(paths.manifest))
+    prepared = record["settings"]
     data = {name: prepared[name] for name in ("source", "path", "train_file", "dev_file")}
     return {
-        "model": {"path": prepared["model"], "revision": prepared["revision"]},
+        "model": {"path": prepared["model"], "revision": prepared["revision"], "made_from": record["model"]},
         "data": data | {"revision": prepared["data_revision"]},
         "date": utc_day(),
         "commit": code_commit(),

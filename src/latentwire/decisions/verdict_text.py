@@ -55,7 +55,14 @@ def _at(name: str, revision: str | None) -> str:
 
 def model_name(verdict: dict[str, Any]) -> str:
     """The language model, as Markdown."""
-    return _at(verdict["model"]["path"], verdict["model"]["revision"])
+    name = _at(verdict["model"]["path"], verdict["model"]["revision"])
+    made_from = verdict["model"].get("made_from")
+    if made_from is None:
+        return name
+    base = made_from["base"]
+    parts = [base.get("requirement") or _at(base["model"], base["revision"])]
+    parts += [f"LoRA adapter `{made_from['lora']['name']}`"] if made_from["lora"] else []
+    return f"{name} ({' and '.join(parts)})"
 
 
 def data_name(verdict: dict[str, Any]) -> str:

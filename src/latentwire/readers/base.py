@@ -21,10 +21,7 @@ import torch
 from latentwire.errors import InputError
 from latentwire.files import read_json, sha256_of, write_json
 from latentwire.lm import DTYPES, load_model, load_tokenizer
-from latentwire.provenance import library_versions
-
-# What is in the card of a model directory: where its weights come from.
-CARD = "reader.json"
+from latentwire.provenance import MODEL_CARD, library_versions
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def write_model(model: Any, tokenizer: Any, output: Path, card: dict[str, Any], 
             "weights_sha256": {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))},
             "versions": library_versions(),
         }
-        write_json(temporary / CARD, record)
+        write_json(temporary / MODEL_CARD, record)
         temporary.chmod(0o755)
         shutil.rmtree(output, ignore_errors=True)
         temporary.rename(output)
@@ -150,7 +147,9 @@ def make_reader(
         else {"source": "wheel", "requirement": wheel.requirement, "sha256": wheel.sha256}
     )
     wanted = {"base": origin, "lora": lora and adapter_identity(lora)}
-    if (output / CARD).is_file() and {name: read_json(output / CARD).get(name) for name in wanted} == wanted:
+    if (output / MODEL_CARD).is_file() and {
+        name: read_json(output / MODEL_CARD).get(name) for name in wanted
+    } == wanted:
         return False
     if source == "hub":
         made = load_model(hub, revision, "float32", torch.device("cpu")), load_tokenizer(hub, revision)
