@@ -171,7 +171,9 @@ def tuned(model_directory, train_file, output, state, settings=TINY, **options):
 
 
 def test_tuning_writes_an_adapter_of_peft_that_lowers_the_loss(model_directory, train_file, tmp_path):
-    history = tuned(model_directory, train_file, tmp_path / "lora", tmp_path / "state")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "README.md").write_text("the card")
+    history = tuned(model_directory, train_file, tmp_path / "lora", tmp_path / "state", base_name="owner/base")
     assert history[-1]["train_loss"] < history[1]["train_loss"]
     record = read_json(tmp_path / "lora" / "tuning.json")
     assert not set(record["articles"]) & set(record["held_out_articles"]) and len(record["held_out_articles"]) == 1
@@ -180,6 +182,8 @@ def test_tuning_writes_an_adapter_of_peft_that_lowers_the_loss(model_directory, 
         load_model(str(model_directory), None, "float32", torch.device("cpu")), str(tmp_path / "lora")
     )
     assert wrapped.peft_config["default"].r == TINY.rank
+    assert read_json(tmp_path / "lora" / "adapter_config.json")["base_model_name_or_path"] == "owner/base"
+    assert (tmp_path / "lora" / "README.md").read_text() == "the card"
     assert not list((tmp_path / "state").rglob("*.safetensors"))
     assert not list((tmp_path / "lora").glob("*.bin"))
 

@@ -15,6 +15,7 @@ from latentwire import cli
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
+    parser.add_argument("--base_name", help="what the adapter's configuration calls its base (default: --model)")
     parser.add_argument(
         "--train_file", type=Path, required=True, help="questions to train on: official SQuAD v1.1 JSON"
     )
@@ -85,6 +86,7 @@ def main() -> None:
         device=choose_device(arguments.device),
         state=arguments.state,
         output=arguments.output,
+        base_name=arguments.base_name,
         stop=stop,
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from latentwire.configuration import content_identity
 from latentwire.data.prompts import PromptRenderer, PromptStyle
 from latentwire.data.squad import read_squad_json
 from latentwire.errors import InputError
-from latentwire.files import sha256_of, write_json
+from latentwire.files import atomic_path, sha256_of, write_json
 from latentwire.fingerprint import fingerprint
 from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.provenance import library_versions
@@ -270,6 +272,16 @@ def tune(
     return history, checkpoints
 
 
+def _save_adapter(wrapped: Any, base_name: str, output: Path) -> None:
+    """Write the adapter's two files; PEFT would write its own card over the one that is there."""
+    wrapped.peft_config["default"].base_model_name_or_path = base_name
+    with tempfile.TemporaryDirectory() as folder:
+        wrapped.save_pretrained(folder)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(Path(folder) / name, temporary)
+
+
 def tune_reader(
     model: str,
     revision: str | None,
@@ -283,6 +295,7 @@ def tune_reader(
     device: torch.device,
     state: Path,
     output: Path,
+    base_name: str | None = None,
     stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Tune ``model`` on a SQuAD file and write the LoRA adapter in PEFT's format, or the whole model, to ``output``.
@@ -297,6 +310,7 @@ def tune_reader(
         measure_sequences: sequences of them, by a seeded draw.
         device: where to train.
         state: folder for checkpoints.
+        base_name: what the adapter's configuration calls its base; None for ``model``.
         output: folder; ``diagnostics.jsonl`` and ``tuning.json`` (what it was made from) are written into it too.
         stop: asked before every step.
 
@@ -340,9 +354,11 @@ def tune_reader(
     )
     for parameter in wrapped.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    wrapped.save_pretrained(output, safe_serialization=True)
     if settings.method == "full":
+        loaded.save_pretrained(output)
         renderer.tokenizer.save_pretrained(output)
+    else:
+        _save_adapter(wrapped, base_name or model, output)
     record = {
         "settings": asdict(settings),
         "prompt_style": prompt_style,
