@@ -180,13 +180,6 @@ def test_the_chunked_loss_is_the_plain_cross_entropy_also_in_its_gradient(model,
     torch.testing.assert_close(each_N, F.cross_entropy(logits_NV, labels_N, reduction="none")[labels_N != IGNORED])
 
 
-def test_values_of_many_tokens_are_computed_in_blocks_without_a_seam(model, table_VD, batch, monkeypatch):
-    inputs_BLD = table_VD[batch.ids_BL]
-    whole_N = PromptReader(model).cross_entropy(inputs_BLD, batch, "none")
-    monkeypatch.setattr(phase2, "BLOCK_TOKENS", 7)
-    torch.testing.assert_close(PromptReader(model).cross_entropy(inputs_BLD, batch, "none"), whole_N)
-
-
 def test_the_mask_is_explicit(model, table_VD, batch, monkeypatch):
     masks, forward = [], model.model.forward
 

@@ -28,7 +28,7 @@ def test_a_second_run_from_nothing_gives_the_same_bytes_beside_another_experimen
 
 def test_the_verdict_and_the_report_name_model_data_day_and_commit(finished: Workspace):
     verdict = json.loads((finished / f"{RESULTS}/verdict/verdict.json").read_text())
-    assert verdict["model"] == {"path": "./reader", "revision": None}
+    assert verdict["model"] == {"path": "./reader", "revision": None, "made_from": None}
     assert verdict["data"]["source"] == "demo"
     # The day that workspaces are given; their copy of the code is in no checkout.
     assert (verdict["date"], verdict["commit"]) == ("2025-11-24", None)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -26,9 +25,9 @@ from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
+from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, OptimiserSettings, batch_at, planned_steps, train_adapter
 from latentwire.training.phase1 import (
-    MEASUREMENTS,
     TokenRows,
     autocast,
     held_out_metrics,
@@ -40,7 +39,8 @@ from latentwire.training.phase1 import (
 log = logging.getLogger(__name__)
 
 IGNORED = -100
-BLOCK_TOKENS = 512
+# Each costs forward passes of the held-out prompts.
+MEASUREMENTS = 5
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class PromptReader:
         model: a Hugging Face causal language model, frozen.
 
     Raises:
-        InputError: the model rescales its logits, which the chunked loss can't follow.
+        InputError: the model rescales its logits, which the loss in blocks can't follow.
     """
 
     def __init__(self, model: Any) -> None:
@@ -122,19 +122,8 @@ class PromptReader:
         labels_BL = batch.labels_BL[:, 1:].to(self.device)
         predicted_BL = labels_BL != IGNORED
         hidden_ND, labels_N = hidden_BLD[:, :-1][predicted_BL], labels_BL[predicted_BL]
-        # The logits [N, V] are never whole in memory: the mean is chunked by PyTorch, single values by hand.
-        if reduction == "mean":
-            return F.linear_cross_entropy(
-                hidden_ND,
-                self.head.weight,
-                labels_N,
-                linear_bias=self.head.bias,
-                options=torch.nn.LinearCrossEntropyOptions(),
-            )
-        blocks = zip(hidden_ND.split(BLOCK_TOKENS), labels_N.split(BLOCK_TOKENS), strict=True)
-        return torch.cat(
-            [F.cross_entropy(self.head(hidden).float(), labels, reduction="none") for hidden, labels in blocks]
-        )
+        loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
+        return loss_N.mean() if reduction == "mean" else loss_N
 
 
 def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:
