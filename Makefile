@@ -13,7 +13,7 @@ SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
 
-.PHONY: run real real-quick reader test test-slurm test-real lint bench format clean-venv
+.PHONY: run real real-quick reader test test-slurm test-real lint bench settings format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
@@ -52,6 +52,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+
+settings: $(READY)  ## config.yaml, its schema and docs/configuration.md from src/latentwire/settings.py
+	$(BIN)/python workflow/scripts/write_settings.py
 
 bench: $(READY)  ## the short benchmarks, on the embedded default: minutes
 	$(BIN)/python benchmarks/gpu.py --shapes tiny

@@ -5,7 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 from latentwire.arms_table import GROUP_ARMS, arm_module_name
@@ -14,6 +13,7 @@ from latentwire.configuration import ConfigurationError, checked, content_identi
 from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
 from latentwire.layout import Layout
+from latentwire.settings import OPTIMISER
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -22,7 +22,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 PYTHON = shlex.quote(sys.executable)
 
 try:
-    config = checked(config, yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()), Path.cwd())
+    config = checked(config, Path.cwd())
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,9 +50,9 @@ wildcard_constraints:
     shard=r"\d+",
 
 
-def flags(section, *names):
-    """Configuration values as command-line flags of the same names."""
-    values = {name: config[section][name] for name in names}
+def flags(section, *names, prefix=""):
+    """Configuration values as command-line flags of the same names, after a prefix."""
+    values = {f"{prefix}{name}": config[section][name] for name in names}
     return " ".join(f"--{name} {'none' if v is None else shlex.quote(str(v))}" for name, v in values.items())
 
 
@@ -73,7 +73,7 @@ def quick_flags(stage, *others):
     """The quick evaluation of a training: nothing where there is none, so that its settings rerun nothing."""
     if not config[stage]["quick_eval_every"]:
         return ""
-    own = flags(stage, "quick_eval_every"), flags("evaluate", "quick_eval_questions", "max_new_tokens")
+    own = flags(stage, "quick_eval_every", "quick_eval_questions"), flags("evaluate", "max_new_tokens")
     return " ".join([*own, *others])
 
 
@@ -130,7 +130,7 @@ def job_resources(stage):
 
 def bootstrap_flags():
     """How intervals are made."""
-    return f"--resamples {config['statistics']['resamples']} --bootstrap_seed {config['statistics']['seed']}"
+    return flags("statistics", "resamples") + " " + flags("statistics", "seed", prefix="bootstrap_")
 
 
 def provenance(path):

@@ -9,9 +9,9 @@ rule read_embeddings:
         log_of(PATHS.table),
     benchmark:
         benchmark_of(PATHS.table)
-    threads: threads_of("pca")
+    threads: threads_of("compression")
     resources:
-        **job_resources("pca"),
+        **job_resources("compression"),
     params:
         model=model_flags(),
         identity=model_identity(),
@@ -32,9 +32,9 @@ rule fit_pca:
         log_of(PATHS.compressor("pca")),
     benchmark:
         benchmark_of(PATHS.compressor("pca"))
-    threads: threads_of("pca")
+    threads: threads_of("compression")
     resources:
-        **job_resources("pca"),
+        **job_resources("compression"),
     params:
         dim=max(DIMS),
         smoothing=flags("pca", "smoothing"),
@@ -55,9 +55,9 @@ rule fit_random_projection:
         log_of(PATHS.compressor("random")),
     benchmark:
         benchmark_of(PATHS.compressor("random"))
-    threads: threads_of("pca")
+    threads: threads_of("compression")
     resources:
-        **job_resources("pca"),
+        **job_resources("compression"),
     params:
         dim=max(DIMS),
         smoothing=flags("pca", "smoothing"),

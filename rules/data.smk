@@ -17,15 +17,10 @@ rule prepare_data:
         model=model_flags(),
         identity=model_identity(),
         source=source_identity(),
-        prompt=flags("model", "prompt_style") + " " + optional_flag("system_prompt", config["model"]["system_prompt"]),
-        data=" ".join(
-            [
-                flags("data", "source", "seed", "max_prompt_tokens", "on_long_prompt"),
-                flags("data", "train_samples", "gate_samples", "final_samples"),
-                *(optional_flag(name, config["data"][name]) for name in ("path", "train_file", "dev_file")),
-                optional_flag("data_revision", config["data"]["revision"]),
-            ]
-        ),
+        prompt=flags("model", "prompt_style", "system_prompt"),
+        data=flags("data", *(name for name in config["data"] if name != "revision"))
+        + " "
+        + flags("data", "revision", prefix="data_"),
         code=code("prepare_data.py"),
         folder=f"{PATHS.root}/data",
     shell:

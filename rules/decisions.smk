@@ -20,7 +20,7 @@ checkpoint check_ceiling:
     resources:
         **job_resources("prepare"),
     params:
-        flags=flags("gate", "threshold") + " " + optional_flag("override", config["ceiling"]["override"]),
+        flags=flags("gate", "threshold") + " " + optional_flag("override_ceiling", config["gate"]["override_ceiling"]),
         bootstrap=bootstrap_flags(),
         code=code("check_ceiling.py"),
     shell:
@@ -60,7 +60,7 @@ checkpoint decide_gate:
     resources:
         **job_resources("prepare"),
     params:
-        gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["phase2"]["force"]),
+        gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["gate"]["force_phase2"]),
         bootstrap=bootstrap_flags(),
         code=code("gate.py"),
     shell:

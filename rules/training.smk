@@ -1,5 +1,4 @@
 # Phase 1 and its random-projection control; Phase 2 and its control without the prompt's log-perplexity.
-OPTIMISER = ("lr", "weight_decay", "warmup_fraction", "gradient_clip")
 
 
 rule train_phase1:

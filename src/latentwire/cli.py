@@ -9,15 +9,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from latentwire.errors import InputError
+from latentwire.settings import Section, Statistics
 from latentwire.stopping import EXIT_STOPPED, Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of what has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.required or action.default is None else super()._get_help_string(action)
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser that shows defaults, with ``--threads``."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     made.add_argument(
         "--threads", type=int, default=2, help="CPU threads; results are bit-identical at an equal number"
     )
@@ -30,12 +40,43 @@ def add_model_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--revision", help="commit of the model on the hub")
 
 
-def add_optimiser_arguments(to: argparse._ActionsContainer, lr: float) -> None:
-    """The flags of :class:`~latentwire.training.loop.OptimiserSettings`."""
-    to.add_argument("--lr", type=float, default=lr, help="peak learning rate of AdamW")
-    to.add_argument("--weight_decay", type=float, default=0.01, help="weight decay of matrices")
-    to.add_argument("--warmup_fraction", type=float, default=0.05, help="share of the steps spent warming up")
-    to.add_argument("--gradient_clip", type=float, default=1.0, help="largest gradient norm")
+def _reader(section: type[Section], name: str) -> Callable[[str], object]:
+    """Reads a flag as the configuration reads the setting of that name."""
+
+    def read(text: str) -> object:
+        try:
+            return getattr(section.model_validate({name: text}), name)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError("; ".join(one["msg"] for one in error.errors())) from None
+
+    return read
+
+
+def add_settings(
+    to: argparse._ActionsContainer, section: type[Section], *names: str, prefix: str = "", **defaults: object
+) -> None:
+    """Flags for settings of a section, with the type, bounds, default and description that it gives them.
+
+    Args:
+        to: the parser or group.
+        section: of the configuration.
+        names: its settings.
+        prefix: of the flags' names.
+        defaults: in the place of the headline experiment's, for a program that runs without the configuration.
+    """
+    for name in names:
+        field = section.model_fields[name]
+        default = defaults.get(name, field.default)
+        if field.annotation is bool:
+            to.add_argument(f"--{prefix}{name}", action="store_true", help=field.description)
+            continue
+        to.add_argument(
+            f"--{prefix}{name}",
+            type=_reader(section, name),
+            default=default,
+            metavar=name.upper(),
+            help=(field.description or "").replace("%", "%%"),
+        )
 
 
 def add_stop_arguments(to: argparse._ActionsContainer) -> None:
@@ -54,18 +95,8 @@ def stop_request(arguments: argparse.Namespace) -> StopRequest:
 
 def add_bootstrap_arguments(to: argparse.ArgumentParser) -> None:
     """``--resamples`` and ``--bootstrap_seed``."""
-    to.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of an interval")
-    to.add_argument("--bootstrap_seed", type=int, default=0, help="seed of the resampling")
-
-
-def optional(kind: Callable[[str], object]) -> Callable[[str], object]:
-    """An argument type that reads ``none``, ``all`` and ``auto`` as None."""
-
-    def read(text: str) -> object:
-        return None if text.lower() in ("none", "all", "auto", "") else kind(text)
-
-    read.__name__ = getattr(kind, "__name__", "value")
-    return read
+    add_settings(to, Statistics, "resamples")
+    add_settings(to, Statistics, "seed", prefix="bootstrap_")
 
 
 def set_threads(threads: int) -> None:

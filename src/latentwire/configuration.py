@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
-from collections.abc import Iterator
+import re
+import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from latentwire.settings import Configuration, Section
 
 Config = dict[str, Any]
 
@@ -25,58 +28,68 @@ class ConfigurationError(ValueError):
     """A configuration that can't be run; the message lists every problem."""
 
 
-def coerce_numbers(value: Any, schema: dict[str, Any]) -> Any:
-    """``value`` with numeric strings turned into numbers where the schema wants numbers.
-
-    Nested values given with ``--config`` arrive as strings.
-    """
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        return {key: coerce_numbers(item, properties.get(key, {})) for key, item in value.items()}
-    if isinstance(value, list):
-        return [coerce_numbers(item, schema.get("items", {})) for item in value]
-    if isinstance(value, str):
-        for option in (schema, *schema.get("anyOf", [])):
-            kinds = option.get("type", [])
-            kinds = [kinds] if isinstance(kinds, str) else kinds
-            if "null" in kinds and value.lower() in ("null", "none"):
-                return None
-            if "boolean" in kinds and value.lower() in ("true", "false"):
-                return value.lower() == "true"
-            for kind, convert in (("integer", int), ("number", float)):
-                if kind in kinds and "string" not in kinds:
-                    try:
-                        return convert(value)
-                    except ValueError:
-                        continue
-    return value
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 80
 
 
-def _schema_problems(config: Config, schema: dict[str, Any]) -> Iterator[str]:
-    for error in Draft202012Validator(schema).iter_errors(config):
-        place = ".".join(str(part) for part in error.absolute_path)
-        if error.validator == "additionalProperties":
-            known = list(error.schema["properties"])
-            for key in sorted(set(error.instance) - set(known)):
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-                yield f"{place}.{key}: unknown key; {hint}".lstrip(".")
-        elif error.validator == "anyOf":
-            yield f"{place}: {error.instance!r} is not valid: {error.schema.get('description', '')}"
-        else:
-            yield f"{place}: {error.message}".lstrip(": ")
+def _section_at(place: Sequence[Any]) -> type[Section] | None:
+    """The section that a place in the configuration is, or None if it is a value."""
+    section: type[Section] | None = Configuration
+    for key in place:
+        field = section.model_fields.get(key) if section is not None else None
+        annotation = field.annotation if field is not None else None
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    return section
 
 
-def _not_finite(value: Any, place: str = "") -> Iterator[str]:
-    """NaN passes every bound of a schema, since it compares false with all of them."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _not_finite(item, f"{place}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _not_finite(item, f"{place}.{index}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{place}: {value} is not a finite number"
+def _place(location: Sequence[Any]) -> tuple[Any, ...]:
+    """A location without the names that pydantic gives the alternatives of a union."""
+    place: list[Any] = []
+    for part in location:
+        parent = _section_at(place)
+        if parent is None and not isinstance(part, int):
+            break
+        place.append(part)
+    return tuple(place)
+
+
+def _unknown_key(place: tuple[Any, ...]) -> str:
+    parent = _section_at(place[:-1])
+    known = list(parent.model_fields) if parent is not None else []
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
+
+
+def _description(place: tuple[Any, ...]) -> str:
+    """What the setting at a place is; of an element, its list."""
+    keys = [part for part in place if isinstance(part, str)]
+    parent = _section_at(keys[:-1])
+    field = parent.model_fields.get(keys[-1]) if keys and parent is not None else None
+    return (field.description or "") if field is not None else ""
+
+
+def _wanted(error: Any) -> str:
+    """What a value should be, to follow it in a sentence."""
+    own = {"missing": "is missing", "model_type": "should be a section with keys of its own"}
+    return own.get(error["type"]) or re.sub("^(Input|String|List|Value error,) ", "", error["msg"])
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Every problem of a configuration, one line each: the place, the value, what is wanted, and what it means."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for one in error.errors():
+        found.setdefault(_place(one["loc"]), []).append(one)
+    lines = []
+    for place, errors in found.items():
+        name = ".".join(map(str, place))
+        if errors[0]["type"] == "extra_forbidden":
+            lines.append(f"{name}: {_unknown_key(place)}")
+            continue
+        wanted = [_wanted(one) for one in errors]
+        meaning = f" ({description.rstrip('.')})" if (description := _description(place)) else ""
+        value = "" if errors[0]["type"] == "missing" else f"{_shortened.repr(errors[0]['input'])} "
+        lines.append(f"{name}: {value}{', or '.join(wanted)}{meaning}")
+    return lines
 
 
 def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
@@ -118,26 +131,25 @@ def model_config(directory: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def checked(config: Config, schema: dict[str, Any], root: Path) -> Config:
-    """The configuration with numeric strings coerced.
+def checked(config: Config, root: Path) -> Config:
+    """The whole configuration: what is not given has its default, and numeric strings are numbers.
 
     Args:
         config: merged from config.yaml, overlays and the command line.
-        schema: of it.
         root: what relative paths are relative to.
 
     Raises:
         ConfigurationError: lists every unknown key, value out of bounds, and inconsistency.
     """
-    coerced = coerce_numbers(config, schema)
-    problems = [*_not_finite(coerced), *_schema_problems(coerced, schema)]
-    problems = problems or list(_consistency_problems(coerced, root))
-    if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigurationError(
-            f"the configuration can't be run:\n{listed}\n(see workflow/schemas/config.schema.yaml)"
-        )
-    return dict(coerced)
+    try:
+        complete = Configuration.model_validate(config).model_dump()
+        found = list(_consistency_problems(complete, root))
+    except ValidationError as error:
+        found = problems(error)
+    if found:
+        listed = "\n".join(f"  - {problem}" for problem in found)
+        raise ConfigurationError(f"the configuration can't be run:\n{listed}\n(see docs/configuration.md)")
+    return complete
 
 
 def frozen_hash(config: Config) -> str:

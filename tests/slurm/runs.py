@@ -15,7 +15,7 @@ from workspace import EXPERIMENT, Workspace, environment
 # Another number for everything, so that a job shows whose resources it got; more memory than any of them takes.
 STAGES = {
     "prepare": {"threads": 1, "mem_mb": 2100, "runtime": 11, "gpu": 0},
-    "pca": {"threads": 2, "mem_mb": 2200, "runtime": 12, "gpu": 0},
+    "compression": {"threads": 2, "mem_mb": 2200, "runtime": 12, "gpu": 0},
     "phase1": {"threads": 2, "mem_mb": 2300, "runtime": 13, "gpu": 0},
     "phase2": {"threads": 1, "mem_mb": 2400, "runtime": 14, "gpu": 2},
     "evaluate": {"threads": 1, "mem_mb": 2500, "runtime": 15, "gpu": 1},

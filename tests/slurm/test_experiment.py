@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 STAGE_OF = {
     "prepare_data": "prepare",
     "count_tokens": "prepare",
-    "read_embeddings": "pca",
-    "fit_pca": "pca",
-    "fit_random_projection": "pca",
+    "read_embeddings": "compression",
+    "fit_pca": "compression",
+    "fit_random_projection": "compression",
     "train_phase1": "phase1",
     "train_phase2": "phase2",
     "evaluate_original": "evaluate",

@@ -151,7 +151,7 @@ def exhausted(cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.Te
     """PCA where reading the table takes more memory than its first attempt has, and the fit more time."""
     workspace = prepared.copy(tmp_path_factory.mktemp("exhausted"))
     configuration = yaml.safe_load((workspace / "tiny.yaml").read_text())
-    configuration["resources"]["pca"]["runtime"] = 1
+    configuration["resources"]["compression"]["runtime"] = 1
     (workspace / "tiny.yaml").write_text(yaml.safe_dump(configuration))
     for name, more in (("read_embeddings.py", SPREAD), ("fit_pca.py", HANG)):
         program = workspace / f"workflow/scripts/{name}"

@@ -65,5 +65,5 @@ def test_training_is_refused_below_it_unless_overridden(tmp_path, share, overrid
         return
     with pytest.raises(InputError) as error:
         require_ceiling(path)
-    for part in (str(path), "F1 0.600", "0.70", "model.prompt_style", "set ceiling.override to true"):
+    for part in (str(path), "F1 0.600", "0.70", "model.prompt_style", "set gate.override_ceiling to true"):
         assert part in str(error.value)

@@ -108,7 +108,7 @@ def test_seeds_on_different_questions_are_refused():
 def test_phase_2_is_refused_where_the_gate_passed(tmp_path):
     path = tmp_path / "decision.json"
     write_json(path, {"run_phase2": False})
-    with pytest.raises(InputError, match="the gate passed.*set phase2.force to true"):
+    with pytest.raises(InputError, match="the gate passed.*set gate.force_phase2 to true"):
         require_phase2(path)
     write_json(path, {"run_phase2": True})
     require_phase2(path)

@@ -202,7 +202,7 @@ def test_a_ceiling_below_the_threshold_refuses_training(
 ):
     found = tmp_path / "ceiling.json"
     scores = finished / f"{RESULTS}/original/gate/scores.parquet"
-    flags = ["--override"] if override else []
+    flags = ["--override_ceiling"] if override else []
     checked = program("check_ceiling.py", "--scores", scores, "--threshold", 0.7, *flags, "--output", found)
     assert checked.code == 0  # the check itself always succeeds
     allowed = tmp_path / "training_allowed.json"
@@ -210,7 +210,7 @@ def test_a_ceiling_below_the_threshold_refuses_training(
     assert ended.code == code
     assert allowed.exists() == override
     if not override:
-        assert "the ceiling is too low" in ended.error and "set ceiling.override to true" in ended.error
+        assert "the ceiling is too low" in ended.error and "set gate.override_ceiling to true" in ended.error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -18,17 +18,8 @@ from workspace import DIMS, ROOT, Workspace, environment
 
 pytestmark = pytest.mark.workflow
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 HEADLINE = yaml.safe_load((ROOT / "config.yaml").read_text())
 SLOW = {"torch", "transformers", "pandas", "numpy", "datasets", "scipy", "sklearn", "matplotlib", "tokenizers"}
-
-
-def properties(schema: dict[str, Any] = SCHEMA, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every key of the schema with its description of values, sections included."""
-    for name, own in schema.get("properties", {}).items():
-        place = f"{path}.{name}".lstrip(".")
-        yield place, own
-        yield from properties(own, place)
 
 
 def values(config: Any) -> Iterator[Any]:
@@ -155,62 +146,10 @@ def test_the_demo_names_nothing_from_the_hub():
     assert [value for value in values(config) if isinstance(value, str) and "/" in value] == ["resources/reader"]
 
 
-def test_the_schemas_defaults_are_the_headline_configuration():
-    defaults: dict[str, Any] = {}
-    for place, own in properties():
-        *sections, name = place.split(".")
-        section = defaults
-        for part in sections:
-            section = section[part]
-        section[name] = {} if "properties" in own else own["default"]
-    assert defaults == HEADLINE
-
-
-def test_every_key_is_described_and_required_and_no_other_is_known():
-    for place, own in properties():
-        assert own["description"].strip(), place
-        if "properties" in own:
-            assert own["required"] == list(own["properties"]), place
-            assert own["additionalProperties"] is False, place
-    assert SCHEMA["required"] == list(SCHEMA["properties"])
-    assert SCHEMA["additionalProperties"] is False
-
-
-def test_every_number_is_bounded():
-    numbers = []
-    for place, own in properties():
-        for option in (own, own.get("items", {}), *own.get("anyOf", [])):
-            kinds = option.get("type", [])
-            if {"integer", "number"} & set([kinds] if isinstance(kinds, str) else kinds):
-                numbers.append(place)
-                assert {"minimum", "exclusiveMinimum"} & set(option), f"{place} has no lower bound"
-                assert {"maximum", "exclusiveMaximum"} & set(option), f"{place} has no upper bound"
-    assert {"gate.threshold", "compress_dims", "pca.samples", "phase2.alpha", "data.final_samples"} <= set(numbers)
-
-
-def test_every_key_or_section_of_the_headline_configuration_has_a_comment():
-    lines = (ROOT / "config.yaml").read_text().splitlines()
-    commented: dict[str, bool] = {}
-    section = ""
-    for number, line in enumerate(lines):
-        key = re.match(r"( *)([a-z_0-9]+):", line)
-        if key is None:
-            continue
-        own = lines[number - 1].lstrip().startswith("#") or "  #" in line
-        if not key[1]:
-            section = key[2]
-            commented[section] = own
-        else:
-            commented[f"{section}.{key[2]}"] = own or commented[section]
-    places = {place for place, own in properties() if "properties" not in own}
-    assert places <= set(commented) | {place for place in places if place.startswith("resources.")}
-    assert [place for place in places & set(commented) if not commented[place]] == []
-
-
 def test_bad_configurations_end_before_any_job(fresh: Workspace):
     output = fresh.fail("-n", "--config", "phase1={learning_rate: 0.1, epoch: 2}", "gate={threshold: high}")
     assert "phase1.epoch: unknown key; did you mean 'epochs'?" in output
-    assert "gate.threshold: 'high' is not of type 'number'" in output
+    assert "gate.threshold: 'high' should be a valid number" in output
     assert "Traceback" not in output
     assert not (fresh / "results").exists()
 

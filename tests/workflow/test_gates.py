@@ -68,9 +68,9 @@ def test_a_ceiling_that_is_too_low_ends_the_run_before_any_training(finished: Wo
     for k in DIMS:
         shutil.rmtree(workspace / f"{RESULTS}/k{k}/seed0")
     # An untrained reader answers nothing right. With the cluster's profile every other job has four attempts.
-    output = workspace.fail("--config", "ceiling={override: false}", "--retries", "3", "--show-failed-logs")
+    output = workspace.fail("--config", "gate={override_ceiling: false}", "--retries", "3", "--show-failed-logs")
     assert printed_jobs(output).counts == Counter(check_ceiling=1, require_ceiling=1)
-    assert "the ceiling is too low" in output and "set ceiling.override to true" in output
+    assert "the ceiling is too low" in output and "set gate.override_ceiling to true" in output
     assert not list(workspace.folder.glob(f"{RESULTS}/k*/seed0/phase1/*"))
 
 
@@ -95,13 +95,13 @@ def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Pat
     workspace = passed.copy(tmp_path)
     before = workspace.results()
     output = workspace.fail(PHASE2_FILE, "--show-failed-logs", "--config", gate)
-    assert "the gate passed" in output and "set phase2.force to true" in output
+    assert "the gate passed" in output and "set gate.force_phase2 to true" in output
     assert workspace.results() == before
 
 
 def test_phase_2_can_be_forced(decided: Decide):
     workspace, gate = decided("pass")
-    plan = workspace.plan(PHASE2_FILE, "--config", gate, "phase2={force: true}")
+    plan = workspace.plan(PHASE2_FILE, "--config", gate.replace("}", ", force_phase2: true}"))
     assert plan.counts == Counter(decide_gate=1, train_phase2=1)
 
 

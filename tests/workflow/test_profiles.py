@@ -46,7 +46,7 @@ def test_the_slurm_profile_as_typed(fresh: Workspace, arguments: tuple[str, ...]
 def test_declared_resources_grow_and_gpus_are_asked_for_where_they_are_used(fresh: Workspace):
     text = fresh.succeed("-n", "--profile", "slurm", configfile=None, cores=None)
     config = yaml.safe_load((ROOT / "config.yaml").read_text())["resources"]
-    for rule, stage in {"prepare_data": "prepare", "fit_pca": "pca", "train_phase1": "phase1"}.items():
+    for rule, stage in {"prepare_data": "prepare", "fit_pca": "compression", "train_phase1": "phase1"}.items():
         found = resources(text, rule)
         assert found["mem_mb"] == str(config[stage]["mem_mb"])
         assert found["runtime"] == str(config[stage]["runtime"])

@@ -52,7 +52,7 @@ def test_a_touch_a_comment_a_docstring_and_another_layout_rerun_nothing(changed:
     ("change", "rules"),
     [
         ("gate={threshold: 0.6}", {"check_ceiling", "require_ceiling", "decide_gate"} | REPORT),
-        ("phase2={force: true}", {"decide_gate"} | REPORT),
+        ("gate={force_phase2: true}", {"decide_gate"} | REPORT),
         ("evaluate={max_new_tokens: 5}", ORIGINAL | {"decide_gate"} | REPORT),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(finished: Workspace
 
 def test_resources_and_settings_of_a_quick_evaluation_that_is_off_rerun_nothing(finished: Workspace):
     more = "{runtime: 60, mem_mb: 3000}"
-    changes = (f"resources={{evaluate: {more}, phase1: {more}, phase2: {more}}}", "evaluate={quick_eval_questions: 5}")
+    changes = (f"resources={{evaluate: {more}, phase1: {more}, phase2: {more}}}", "phase1={quick_eval_questions: 5}")
     assert finished.plan(*EVERYTHING, "--config", *changes) == []
 
 

@@ -50,9 +50,9 @@ EXPERIMENT = {
     "phase2": {"epochs": 1, "batch_size": 16, "calibration_batches": 2, "measure_prompts": 16},
     "evaluate": {"batch_size": 64, "max_new_tokens": 4, "identity_samples": 20, "shards": 1},
     # An untrained reader answers nothing right.
-    "ceiling": {"override": True},
+    "gate": {"override_ceiling": True},
     "statistics": {"resamples": 200},
-    "resources": dict.fromkeys(("prepare", "pca", "phase1", "phase2", "evaluate", "reconstruction"), CPU),
+    "resources": dict.fromkeys(("prepare", "compression", "phase1", "phase2", "evaluate", "reconstruction"), CPU),
 }
 
 

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Gate
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--scores", type=Path, required=True, help="scores of the original arms on gate")
-    parser.add_argument("--threshold", type=float, required=True, help="the gate's F1 threshold, a fraction")
-    parser.add_argument("--override", action="store_true", help="go on with a ceiling that is too low")
+    cli.add_settings(parser, Gate, "threshold", "override_ceiling")
     cli.add_bootstrap_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="findings to write (JSON)")
     return parser.parse_args()
@@ -28,7 +28,7 @@ def main() -> None:
     found = check_ceiling(
         pd.read_parquet(arguments.scores),
         threshold=arguments.threshold,
-        override=arguments.override,
+        override=arguments.override_ceiling,
         resamples=arguments.resamples,
         seed=arguments.bootstrap_seed,
     )

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Pca
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--train", type=Path, required=True, help="prepared training prompts")
     parser.add_argument("--table", type=Path, required=True, help="embedding table")
-    parser.add_argument("--samples", default="auto", help="prompts PCA sees: a number, 'all', or 'auto'")
+    cli.add_settings(parser, Pca, "samples")
     parser.add_argument("--output", type=Path, required=True, help="counts to write")
     return parser.parse_args()
 

@@ -7,12 +7,13 @@ import logging
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Evaluate, Model
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
-    parser.add_argument("--dtype", default="bfloat16", help="dtype of the frozen model")
+    cli.add_settings(parser, Model, "dtype")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
     parser.add_argument("--arms", nargs="+", required=True, help="arms to evaluate")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
@@ -21,9 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compressor", type=Path, nargs="*", default=[], help="METHOD.safetensors files: pca, random")
     parser.add_argument("--compress_dim", type=int, help="code dimension")
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="ARM/adapter.safetensors of trained arms")
-    parser.add_argument("--batch_size", type=int, default=32, help="prompts a batch")
-    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer, the same for all arms")
-    parser.add_argument("--identity_samples", type=cli.optional(int), help="of the identity arm, or 'all'")
+    cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens", "identity_samples")
     parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")

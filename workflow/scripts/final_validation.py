@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import AdapterSettings, Phase1, Verdict
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -17,10 +18,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--exploratory_seeds", type=int, nargs="+", help="those of the other code dimensions (default: the same)"
     )
-    parser.add_argument("--cosine", type=float, required=True, help="cosine similarity to exceed")
-    parser.add_argument("--fvu", type=float, required=True, help="fraction of variance unexplained to stay below")
-    parser.add_argument("--epochs", type=int, required=True, help="Phase 1's epochs, for the next commands")
-    parser.add_argument("--hidden", type=cli.optional(int), help="the adapter's hidden width, for the same")
+    cli.add_settings(parser, Verdict, "cosine", "fvu")
+    # For the commands that a failure proposes.
+    cli.add_settings(parser, Phase1, "epochs")
+    cli.add_settings(parser, AdapterSettings, "hidden")
     parser.add_argument("--configuration", required=True, help="hash of the frozen configuration")
     parser.add_argument(
         "--linear", type=int, nargs="*", default=[], help="code dimensions at which the group 'linear' was evaluated"

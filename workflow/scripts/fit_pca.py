@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Pca
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -14,7 +15,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--counts", type=Path, required=True, help="token counts")
     parser.add_argument("--method", choices=("pca", "random"), default="pca", help="axes of the compressor")
     parser.add_argument("--compress_dim", type=int, required=True, help="largest code dimension asked for")
-    parser.add_argument("--smoothing", type=float, default=0.0, help="occurrences added to every row of the table")
+    cli.add_settings(parser, Pca, "smoothing")
     parser.add_argument("--seed", type=int, default=0, help="of the random axes")
     parser.add_argument("--output", type=Path, required=True, help="compressor to write")
     parser.add_argument("--spectrum", type=Path, help="table of eigenvalues to write (pca)")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Gate
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -13,9 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ceiling", type=Path, required=True, help="the ceiling check's findings")
     parser.add_argument("--original", type=Path, required=True, help="scores of the original arms on gate")
     parser.add_argument("--phase1", type=Path, nargs="+", required=True, help="scores of Phase 1 on gate, one a seed")
-    parser.add_argument("--threshold", type=float, required=True, help="F1 that skips Phase 2, a fraction")
-    parser.add_argument("--failing", type=float, required=True, help="F1 below which Phase 1 is failing")
-    parser.add_argument("--force_phase2", action="store_true", help="run Phase 2 whatever the F1")
+    cli.add_settings(parser, Gate, "threshold", "failing", "force_phase2")
     cli.add_bootstrap_arguments(parser)
     parser.add_argument("--decision", type=Path, required=True, help="decision to write: run_phase2 and nothing else")
     parser.add_argument("--evidence", type=Path, required=True, help="evidence to write")

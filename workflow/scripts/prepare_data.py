@@ -6,23 +6,15 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Data, Model
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
-    parser.add_argument("--prompt_style", choices=("chat", "plain"), default="chat", help="how prompts are rendered")
-    parser.add_argument("--system_prompt", help="system message of the chat style")
-    parser.add_argument("--source", choices=("hub", "local", "demo"), required=True, help="kind of data source")
-    parser.add_argument("--path", help="data set on the hub")
-    parser.add_argument("--data_revision", help="commit of the data set on the hub")
-    parser.add_argument("--train_file", help="official v1.1 JSON: training set, or the single file to split")
-    parser.add_argument("--dev_file", help="official v1.1 JSON: development set")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits and samples, and of the demo corpus")
-    for split in ("train", "gate", "final"):
-        parser.add_argument(f"--{split}_samples", type=cli.optional(int), help=f"questions in {split}, or 'all'")
-    parser.add_argument("--max_prompt_tokens", type=int, required=True, help="longest prompt")
-    parser.add_argument("--on_long_prompt", choices=("error", "trim"), default="error", help="for evaluation prompts")
+    cli.add_settings(parser, Model, "prompt_style", "system_prompt")
+    cli.add_settings(parser, Data, *(name for name in Data.model_fields if name != "revision"))
+    cli.add_settings(parser, Data, "revision", prefix="data_")
     parser.add_argument("--output", type=Path, required=True, help="folder for the splits and the manifest")
     return parser.parse_args()
 

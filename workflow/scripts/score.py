@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Evaluate
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions of all shards")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
-    parser.add_argument("--batch_size", type=int, default=32, help="of the evaluation")
-    parser.add_argument("--identity_samples", type=cli.optional(int), help="of the evaluation")
+    cli.add_settings(parser, Evaluate, "batch_size", "identity_samples")
     parser.add_argument("--output", type=Path, required=True, help="scores to write (Parquet)")
     return parser.parse_args()
 

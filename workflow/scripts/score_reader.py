@@ -9,21 +9,18 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Evaluate, Model
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
-    parser.add_argument("--dtype", default="float32", help="dtype of the model")
+    cli.add_settings(parser, Model, "dtype", dtype="float32")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
     parser.add_argument("--questions", type=Path, required=True, help="official v1.1 JSON")
     parser.add_argument("--articles", type=Path, help="JSON list of titles to score on (default: all of the file)")
-    parser.add_argument(
-        "--prompt_style", default="chat", choices=("chat", "plain"), help="chat template, or plain text"
-    )
-    parser.add_argument("--system_prompt", help="system message of the chat style")
-    parser.add_argument("--batch_size", type=int, default=32, help="prompts a batch")
-    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer")
+    cli.add_settings(parser, Model, "prompt_style", "system_prompt")
+    cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens")
     cli.add_bootstrap_arguments(parser)
     cli.add_stop_arguments(parser)
     parser.add_argument("--state", type=Path, default=Path("results/score-state"), help="answers of interrupted runs")

@@ -10,24 +10,22 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import AdapterSettings, Data, Evaluate, Model, Phase1
 
 PREPARED = ("train", "held_out", "table", "compressor")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     plan = parser.add_argument_group("the experiment")
-    plan.add_argument("--samples", type=int, default=1000, help="training prompts (by itself; default 1000)")
-    plan.add_argument("--epochs", type=int, default=1, help="passes over them (default 1)")
-    plan.add_argument("--batch_size", type=int, default=32, help="prompts a step (default 32)")
-    plan.add_argument("--compress_dim", type=int, default=512, help="code dimension K (default 512)")
-    plan.add_argument("--recon_weight", type=float, default=1.0, help="weight of the reconstruction loss (default 1)")
-    plan.add_argument("--smoothing", type=float, default=0.0, help="occurrences of every vocabulary token an epoch")
+    plan.add_argument("--samples", type=int, default=1000, help="training prompts (by itself)")
+    cli.add_settings(plan, Phase1, "epochs", epochs=1)  # the plan's first command trains for one
+    cli.add_settings(plan, Phase1, *(name for name in Phase1.model_fields if name != "epochs"))
+    plan.add_argument("--compress_dim", type=int, default=512, help="code dimension K")
+    plan.add_argument("--recon_weight", type=float, default=1.0, help="weight of the reconstruction loss")
     plan.add_argument("--ce_weight", type=float, default=0.0, help="must be 0 in Phase 1")
-    plan.add_argument("--seed", type=int, default=0, help="of the data order (default 0)")
-    plan.add_argument("--hidden", type=cli.optional(int), help="hidden width of the adapter (default D/2)")
-    cli.add_optimiser_arguments(plan, lr=1e-3)
+    plan.add_argument("--seed", type=int, default=0, help="of the data order")
+    cli.add_settings(plan, AdapterSettings, "hidden")
     prepared = parser.add_argument_group("prepared inputs")
     prepared.add_argument("--train", type=Path, help="prepared training prompts")
     prepared.add_argument("--held_out", type=Path, help="prepared prompts for the log's metrics")
@@ -38,22 +36,17 @@ def parse_arguments() -> argparse.Namespace:
     own = parser.add_argument_group("a language model (by itself, or with --quick_eval_every)")
     own.add_argument("--model", help="model directory or hub name (default: the embedded reader)")
     own.add_argument("--revision", help="commit of the model on the hub")
-    own.add_argument("--dtype", default="float32", help="dtype of the language model (default float32)")
-    own.add_argument("--prompt_style", choices=("chat", "plain"), default="chat", help="how prompts are rendered")
-    own.add_argument("--system_prompt", help="system message of the chat style")
+    # Those of the embedded reader.
+    cli.add_settings(own, Model, "dtype", "prompt_style", "system_prompt", dtype="float32", system_prompt=None)
     own.add_argument(
         "--data",
         default="demo",
         help="'demo', hub data set, folder of official JSON, or one file of it (cut by article)",
     )
     own.add_argument("--data_revision", help="commit of the data set on the hub")
-    own.add_argument("--eval_samples", type=int, default=200, help="questions of the F1 at the end (default 200)")
-    own.add_argument("--max_prompt_tokens", type=int, default=512, help="longest prompt (default 512)")
-    own.add_argument("--max_new_tokens", type=int, default=32, help="cap of an answer (default 32)")
-    own.add_argument(
-        "--quick_eval_every", type=int, default=0, help="steps between quick F1 evaluations (default: none)"
-    )
-    own.add_argument("--quick_eval_questions", type=int, default=100, help="questions of one (default 100)")
+    own.add_argument("--eval_samples", type=int, default=200, help="questions of the F1 at the end")
+    cli.add_settings(own, Data, "max_prompt_tokens", max_prompt_tokens=512)
+    cli.add_settings(own, Evaluate, "max_new_tokens")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     parser.add_argument("--output", type=Path, default=Path("results/adapter_only"), help="folder to write")
     arguments = parser.parse_args()
@@ -65,8 +58,6 @@ def parse_arguments() -> argparse.Namespace:
         )
     if arguments.recon_weight <= 0:
         parser.error(f"--recon_weight {arguments.recon_weight}: must be positive, it is the whole loss")
-    if not 0 <= arguments.smoothing < float("inf"):
-        parser.error(f"--smoothing {arguments.smoothing}: must be a finite number of occurrences, 0 or more")
     missing = [name for name in PREPARED if getattr(arguments, name) is None]
     if missing and len(missing) < len(PREPARED):
         parser.error(f"prepared inputs come together; --{', --'.join(missing)} missing")

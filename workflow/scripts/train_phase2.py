@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import Evaluate, Model, Phase2
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
-    parser.add_argument("--dtype", default="bfloat16", help="dtype of the frozen model")
+    cli.add_settings(parser, Model, "dtype")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     parser.add_argument("--decision", type=Path, required=True, help="the gate's decision; refuses where it says no")
     parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
@@ -20,19 +21,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--table", type=Path, required=True, help="embedding table")
     parser.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
     parser.add_argument("--compress_dim", type=int, required=True, help="code dimension")
-    parser.add_argument("--epochs", type=float, default=1, help="passes over the training prompts, or a part of one")
-    parser.add_argument("--batch_size", type=int, default=8, help="prompts a step")
     parser.add_argument("--seed", type=int, default=0, help="of the data order")
-    parser.add_argument("--alpha", type=cli.optional(float), help="weight of reconstruction, or 'auto'")
-    parser.add_argument(
-        "--beta", type=cli.optional(float), help="weight of prompt log-perplexity, or 'auto'; 0: control"
-    )
-    parser.add_argument("--calibration_batches", type=int, default=8, help="batches of the calibration pass")
-    parser.add_argument("--measure_prompts", type=int, default=200, help="held-out prompts measured in the log")
-    parser.add_argument("--quick_eval_every", type=int, default=0, help="steps between quick F1 evaluations; 0: none")
-    parser.add_argument("--quick_eval_questions", type=int, default=100, help="questions of a quick evaluation")
-    parser.add_argument("--max_new_tokens", type=int, default=32, help="cap of a quick evaluation's answers")
-    cli.add_optimiser_arguments(parser, lr=1e-4)
+    cli.add_settings(parser, Phase2, *Phase2.model_fields)
+    cli.add_settings(parser, Evaluate, "max_new_tokens")
     cli.add_stop_arguments(parser)
     parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -63,8 +54,8 @@ def main() -> None:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
-        alpha=arguments.alpha,
-        beta=arguments.beta,
+        alpha=None if arguments.alpha == "auto" else arguments.alpha,
+        beta=None if arguments.beta == "auto" else arguments.beta,
         calibration_batches=arguments.calibration_batches,
         measure_prompts=arguments.measure_prompts,
         optimiser=OptimiserSettings(

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
+from latentwire.settings import OPTIMISER, Model, Phase1
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -23,10 +24,7 @@ def parse_arguments() -> argparse.Namespace:
         "--held_out_articles", type=int, default=3, help="articles of it to measure on, never trained on"
     )
     parser.add_argument("--measure_sequences", type=int, default=48, help="held-out sequences measured in the log")
-    parser.add_argument(
-        "--prompt_style", default="chat", choices=("chat", "plain"), help="chat template, or plain text"
-    )
-    parser.add_argument("--system_prompt", help="system message of the chat style")
+    cli.add_settings(parser, Model, "prompt_style", "system_prompt")
     parser.add_argument("--method", default="lora", choices=("lora", "full"), help="LoRA, or all weights")
     parser.add_argument("--rank", type=int, default=16, help="of the LoRA matrices")
     parser.add_argument("--lora_alpha", type=int, default=32, help="LoRA's scale times its rank")
@@ -44,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
         "--seed", type=int, default=0, help="of the LoRA matrices, the order and the held-out articles"
     )
     parser.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"), help="where to train")
-    cli.add_optimiser_arguments(parser, lr=7e-4)
+    cli.add_settings(parser, Phase1, *OPTIMISER, lr=7e-4)
     cli.add_stop_arguments(parser)
     parser.add_argument("--state", type=Path, default=Path("results/tuning-state"), help="folder for checkpoints")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")

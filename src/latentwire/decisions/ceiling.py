@@ -18,7 +18,7 @@ def check_ceiling(
     Args:
         scores: rows of the arms ``text``, ``identity``, ``mean``, ``question``.
         threshold: the gate's F1 threshold, a fraction.
-        override: train in spite of a failed check (``ceiling.override``).
+        override: train in spite of a failed check (``gate.override_ceiling``).
         resamples, seed: of the intervals.
 
     Returns:

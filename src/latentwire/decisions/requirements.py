@@ -25,7 +25,7 @@ def require_ceiling(path: str | Path) -> dict[str, Any]:
             f"the ceiling is too low ({path}): the uncompressed text reaches F1 {value:.3f}, below the gate's "
             f"{found['threshold']:.2f}, so no compressed prompt can be expected to pass. Look at the prompt first "
             "(model.prompt_style, model.system_prompt, evaluate.max_new_tokens) and at the predictions beside the "
-            "scores; to train all the same, set ceiling.override to true: the verdict will show it"
+            "scores; to train all the same, set gate.override_ceiling to true: the verdict will show it"
         )
     return found
 
@@ -39,5 +39,5 @@ def require_phase2(decision: str | Path) -> None:
     if not read_json(decision)["run_phase2"]:
         raise InputError(
             f"the gate passed ({decision}): Phase 1 reached the threshold, so Phase 2 is not part of this experiment. "
-            "To train it all the same, set phase2.force to true"
+            "To train it all the same, set gate.force_phase2 to true"
         )

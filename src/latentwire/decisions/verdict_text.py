@@ -110,7 +110,7 @@ def render_verdict(verdict: dict[str, Any]) -> str:
         f"({'passed' if verdict['ceiling']['passed'] else 'FAILED'}).",
     ]
     if verdict["ceiling"]["override"]:
-        lines += ["", "**The ceiling check is overridden** (`ceiling.override`)."]
+        lines += ["", "**The ceiling check is overridden** (`gate.override_ceiling`)."]
     if not verdict["confirmatory"]:
         lines += ["", "**Not confirmatory**: `final` had been read under another configuration before this one."]
     lines += [

@@ -1,0 +1,298 @@
+"""Every setting once: its name, type, default, bounds and description.
+
+The configuration's checks and JSON schema, the programs' flags with their help, and ``docs/configuration.md`` are made
+from these classes. A section holds the settings of one program. The defaults are the headline experiment's. Nothing
+slow is imported: the Snakefile imports this.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("has an element twice")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Natural = Annotated[int, Field(ge=0, le=10**9)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+Occurrences = Annotated[float, Field(ge=0, le=1e6)]
+Text = Annotated[str, Field(min_length=1)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Unique = (AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True}))
+Seeds = Annotated[list[Seed], Field(min_length=1), *Unique]
+
+OriginalArm = Literal["identity", "mean", "question"]
+CodeArm = Literal["pca", "snap", "snap_d", "quant", "random"]
+BaselineArm = Literal[OriginalArm, CodeArm]
+
+
+def takes_none(annotation: Any) -> bool:
+    """Whether None is among the values of a type."""
+    if get_origin(annotation) is Annotated:
+        return takes_none(get_args(annotation)[0])
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return annotation is type(None) or (is_union and any(map(takes_none, get_args(annotation))))
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are refused, numeric strings are numbers."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """``null`` as text, as ``--config`` and flags give it, is None; ``true`` is not the number 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and value.lower() in ("null", "none") and takes_none(annotation):
+            return None
+        if annotation is not bool and any(
+            isinstance(one, bool) for one in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError("should not be a truth value")
+        return value
+
+
+class Exploratory(Section):
+    """Overrides for the code dimensions after the first, which are exploratory."""
+
+    seeds: Seeds | None = None
+    """Training seeds; null for those of the primary dimension."""
+    arms: Annotated[list[CodeArm], *Unique] | None = None
+    """Arms besides text and phase1, of evaluate.arms; null for all of them."""
+
+
+class Model(Section):
+    """The frozen language model."""
+
+    path: Text = "meta-llama/Llama-3.1-8B-Instruct"
+    """Model on the Hugging Face Hub, or a local directory with safetensors."""
+    revision: str | None = "0e9e39f249a16976918f6564b8830bc894c89659"
+    """Commit of the model on the hub; null for a local directory."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """dtype of the frozen model."""
+    prompt_style: Literal["chat", "plain"] = "chat"
+    """chat (the model's own template) or plain ("... Answer:")."""
+    system_prompt: str | None = (
+        "Answer the question with a phrase copied from the context. Give the phrase only: no sentence, no explanation."
+    )
+    """System message of the chat style, or null."""
+
+
+class Data(Section):
+    """Questions and their splits."""
+
+    source: Literal["hub", "local", "demo"] = "hub"
+    """Where questions come from: hub (path), local (train_file, dev_file) or demo (the embedded corpus)."""
+    path: str | None = "rajpurkar/squad"
+    """Dataset on the hub."""
+    revision: str | None = "7b6d24c440a36b6815f21b70d25016731768db1f"
+    """Commit of the dataset on the hub."""
+    train_file: str | None = None
+    """Official SQuAD v1.1 JSON: the training set, or the single file to cut into three splits."""
+    dev_file: str | None = None
+    """Official SQuAD v1.1 JSON: the development set, whose articles become gate and final."""
+    seed: Seed = 0
+    """Seed of the splits and samples, and of the demo corpus."""
+    train_samples: Annotated[int, Field(ge=2, le=10**9)] | None = 10_000
+    """Training questions; null takes all."""
+    gate_samples: Count | None = 2_000
+    """Questions of gate, the validation split on which decisions are made; null takes all."""
+    final_samples: Count | None = None
+    """Questions of final, the test split that is read once, at the end; null takes all."""
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=10**6)] = 1024
+    """Longest prompt in tokens, at most the model's context."""
+    on_long_prompt: Literal["error", "trim"] = "error"
+    """What to do with a longer evaluation prompt: error, or trim its context. Training prompts are always trimmed."""
+
+
+class Pca(Section):
+    """The compressor."""
+
+    samples: Literal["auto", "all"] | Count = "auto"
+    """Training prompts that PCA sees: a number, all, or auto = min(5000, train_samples // 2)."""
+    smoothing: Occurrences = 0
+    """Token occurrences added to every row of the table, so that tokens outside the PCA split count a little."""
+
+
+class AdapterSettings(Section):
+    """The network from codes back to embeddings."""
+
+    hidden: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    """Hidden width; null is half the embedding dimension (19.9 M parameters at 512 -> 4096)."""
+
+
+class Training(Section):
+    """What both phases share: AdamW's schedule and the quick evaluation."""
+
+    weight_decay: Fraction = 0.01
+    """Weight decay of matrices."""
+    warmup_fraction: Fraction = 0.05
+    """Fraction of the steps over which the learning rate rises; it then falls along a cosine."""
+    gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Largest gradient norm."""
+    quick_eval_every: Natural = 0
+    """Steps between quick F1 evaluations (a trend, never a decision), which need the language model; 0: none."""
+    quick_eval_questions: Annotated[int, Field(ge=1, le=10**6)] = 100
+    """Questions per quick evaluation."""
+
+
+# AdamW and its schedule, in both phases and in the tuning of a reader.
+OPTIMISER = ("lr", "weight_decay", "warmup_fraction", "gradient_clip")
+
+BatchSize = Annotated[int, Field(ge=1, le=10**6)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Phase1(Training):
+    """Training on reconstruction alone."""
+
+    epochs: Annotated[int, Field(ge=1, le=10**5)] = 3
+    """Passes over the training prompts."""
+    batch_size: BatchSize = 32
+    """Prompts per step."""
+    lr: LearningRate = 1e-3
+    """Peak learning rate of AdamW."""
+    smoothing: Occurrences = 0
+    """Occurrences per epoch of every vocabulary token besides its own in the training prompts."""
+
+
+class Phase2(Training):
+    """Generation-aware training below the gate, and its control."""
+
+    epochs: Annotated[float, Field(gt=0, le=10**5)] = 1
+    """Passes over the training prompts; below 1, a part of them."""
+    batch_size: BatchSize = 8
+    """Prompts per step."""
+    lr: LearningRate = 1e-4
+    """Peak learning rate of AdamW."""
+    alpha: Literal["auto"] | Weight = "auto"
+    """Weight of reconstruction, or auto: one over its mean at calibration."""
+    beta: Literal["auto"] | Weight = "auto"
+    """Weight of prompt log-perplexity, or auto: one over its mean at calibration."""
+    calibration_batches: Annotated[int, Field(ge=1, le=10**5)] = 16
+    """Training batches of the calibration."""
+    measure_prompts: Annotated[int, Field(ge=1, le=10**6)] = 200
+    """Held-out prompts whose log-perplexity is measured as training goes."""
+
+
+class Evaluate(Section):
+    """Generation of answers."""
+
+    arms: Annotated[list[BaselineArm], *Unique] = [
+        "identity", "mean", "question", "pca", "snap", "snap_d", "quant", "random"
+    ]  # fmt: skip
+    """Arms besides text and phase1; phase2 and control follow the gate."""
+    batch_size: Annotated[int, Field(ge=1, le=10**5)] = 32
+    """Prompts per batch; the same for all arms, since it changes bf16 results slightly."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=10**4)] = 32
+    """Maximum answer length in tokens; the same for every question."""
+    identity_samples: Count | None = 200
+    """Questions of the identity arm, which must equal text, in whole batches of text; null takes all."""
+    shards: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Jobs per group of arms; the number changes no answer."""
+
+
+class Gate(Section):
+    """The ceiling check and the gate; F1 as a fraction."""
+
+    threshold: Threshold = 0.70
+    """Phase 1's F1 at or above which Phase 2 is skipped; the uncompressed text must reach it too."""
+    failing: Threshold = 0.50
+    """Phase 1's F1 below which it is failing rather than partial; at most the threshold."""
+    override_ceiling: bool = False
+    """Train even if the uncompressed text is below the threshold; the verdict shows it."""
+    force_phase2: bool = False
+    """Train Phase 2 and its control even if the gate passed."""
+
+
+class Verdict(Section):
+    """The plan's reconstruction criteria."""
+
+    cosine: Annotated[float, Field(ge=-1, le=1)] = 0.90
+    """Cosine similarity that a reconstruction must exceed."""
+    fvu: Annotated[float, Field(ge=0, le=10)] = 0.50
+    """Fraction of variance unexplained that it must stay below."""
+
+
+class Statistics(Section):
+    """Confidence intervals."""
+
+    resamples: Annotated[int, Field(ge=200, le=10**6)] = 2000
+    """Bootstrap resamples per interval."""
+    seed: Seed = 0
+    """Seed of the resampling."""
+
+
+Megabytes = Annotated[int, Field(ge=100, le=10**7)]
+Minutes = Annotated[int, Field(ge=1, le=30 * 24 * 60)]
+
+
+class Job(Section):
+    """What each job of a stage requests on its first attempt; attempt n requests n times the memory and time."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    """CPU threads."""
+    mem_mb: Megabytes
+    """Memory in MB on the first attempt."""
+    runtime: Minutes
+    """Minutes on the first attempt."""
+    gpu: Annotated[int, Field(ge=0, le=64)]
+    """GPUs that a job reserves; 0 runs on the CPU. Programs compute on one."""
+
+
+class Resources(Section):
+    """Threads, memory, minutes and GPUs per kind of job. A GPU stage with gpu: 0 runs on the CPU."""
+
+    max_mem_mb: Megabytes | None = None
+    """Upper bound for retries: the largest node's memory in MB; null for no limit."""
+    max_runtime: Minutes | None = None
+    """Upper bound for retries: the partition's time limit in minutes; null for no limit."""
+    gpu_model: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+$")] | None = None
+    """GPU model that all GPU stages request, as Slurm names it ("h100"), so that arms compare; null for any."""
+    prepare: Job = Job(threads=2, mem_mb=8_000, runtime=30, gpu=0)
+    """Data preparation and token counts."""
+    compression: Job = Job(threads=8, mem_mb=16_000, runtime=60, gpu=0)
+    """The embedding table and the compressors."""
+    phase1: Job = Job(threads=8, mem_mb=32_000, runtime=120, gpu=1)
+    """Phase 1."""
+    phase2: Job = Job(threads=8, mem_mb=64_000, runtime=360, gpu=1)
+    """Phase 2 and its control."""
+    evaluate: Job = Job(threads=8, mem_mb=64_000, runtime=120, gpu=1)
+    """Generation of answers."""
+    reconstruction: Job = Job(threads=8, mem_mb=32_000, runtime=60, gpu=0)
+    """Reconstruction metrics."""
+
+
+class Configuration(Section):
+    """LatentWire Stage 1: a whole experiment. An overlay names only what it changes."""
+
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "llama-3.1-8b-squad"
+    """Name of the experiment; its results go to `results/<experiment>/`."""
+    compress_dims: Annotated[list[Annotated[int, Field(ge=1, le=2**16)]], Field(min_length=1), *Unique] = [512]
+    """Code dimensions K, at most the embedding dimension; the first is the primary test, the others exploratory."""
+    seeds: Seeds = [0, 1, 2]
+    """Training seeds (data order); the gate and the verdict average over them."""
+    exploratory: Exploratory = Exploratory()
+    model: Model = Model()
+    data: Data = Data()
+    pca: Pca = Pca()
+    adapter: AdapterSettings = AdapterSettings()
+    phase1: Phase1 = Phase1()
+    phase2: Phase2 = Phase2()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    verdict: Verdict = Verdict()
+    statistics: Statistics = Statistics()
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: CUDA in the stages that request a GPU in resources; cpu: the CPU in all of them."""
+    resources: Resources = Resources()
