@@ -24,7 +24,8 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.demo.tokenizer import build_tokenizer
 from latentwire.evaluation.generate import Decoder
-from latentwire.training.loop import OptimiserSettings, make_optimiser
+from latentwire.settings import Optimiser
+from latentwire.training.loop import make_optimiser
 from latentwire.training.phase1 import TokenRows, autocast, unique_tokens, weighted_error
 from latentwire.training.phase2 import PromptReader, prompt_batch, prompt_inputs
 
@@ -104,7 +105,7 @@ def main() -> None:
     compressor = EmbeddingCompressor(shapes.width, shapes.code).fit(table_VD, counts_V)
     figures["fit_pca_cpu_s"] = time.perf_counter() - start
     adapter = Adapter.from_compressor(compressor).to(device)
-    settings = OptimiserSettings(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
+    settings = Optimiser(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
     optimiser = make_optimiser(adapter, settings)
     rows = TokenRows(table_VD, compressor, torch.arange(shapes.vocab), device)
     ids_U, counts_U = unique_tokens(prompts)

@@ -27,12 +27,13 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.lm import read_embeddings
-from latentwire.training.loop import OptimiserSettings, make_optimiser
+from latentwire.settings import Optimiser
+from latentwire.training.loop import make_optimiser
 from latentwire.training.phase1 import TokenRows, unique_tokens, weighted_error
 
 # A training step on prompts; returns the loss.
 Step = Callable[[list[np.ndarray]], float]
-SETTINGS = OptimiserSettings(lr=1e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
+SETTINGS = Optimiser(lr=1e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
 
 
 def stepper(adapter: Adapter, loss_of: Callable[[list[np.ndarray]], torch.Tensor]) -> Step:

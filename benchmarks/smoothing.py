@@ -34,8 +34,8 @@ from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import read_squad_json
 from latentwire.evaluation.statistics import ratio_interval
 from latentwire.lm import read_embeddings
-from latentwire.training.loop import OptimiserSettings
-from latentwire.training.phase1 import Phase1Settings, train_phase1
+from latentwire.settings import Phase1
+from latentwire.training.phase1 import train_phase1
 
 SUBSETS = ("all", "seen", "unseen", "unseen in answers")
 
@@ -107,8 +107,7 @@ def train(
     train_ids, dev_ids = (list(data[name]["input_ids"]) for name in ("train", "dev"))
     counts_V = count_tokens(train_ids, len(table_VD))
     compressor = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V, of_pca)
-    optimiser = OptimiserSettings(arguments.lr, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
-    settings = Phase1Settings(arguments.epochs, 32, 0, 1.0, optimiser, of_phase1)
+    settings = Phase1(epochs=arguments.epochs, lr=arguments.lr, smoothing=of_phase1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapter, _ = train_phase1(
@@ -117,6 +116,7 @@ def train(
             table_VD,
             compressor,
             settings,
+            seed=0,
             device=torch.device("cpu"),
             state=folder / "state",
             diagnostics=folder / "diagnostics.jsonl",

@@ -13,7 +13,7 @@ from latentwire.configuration import ConfigurationError, checked, content_identi
 from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
 from latentwire.layout import Layout
-from latentwire.settings import OPTIMISER
+from latentwire.settings import Optimiser
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"

@@ -23,7 +23,7 @@ rule train_phase1:
     resources:
         **job_resources("phase1"),
     params:
-        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *OPTIMISER) + " " + flags("adapter", "hidden"),
+        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *Optimiser.model_fields) + " " + flags("adapter", "hidden"),
         quick=quick_flags("phase1", model_flags(), flags("model", "dtype")),
         device=device("phase1"),
         code=training_code("train_adapter_only.py", "phase1"),
@@ -60,7 +60,7 @@ rule train_phase2:
         **job_resources("phase2"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
-        phase2=flags("phase2", "epochs", "batch_size", *OPTIMISER, "alpha", "calibration_batches", "measure_prompts"),
+        phase2=flags("phase2", "epochs", "batch_size", *Optimiser.model_fields, "alpha", "calibration_batches", "measure_prompts"),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
         quick=quick_flags("phase2"),
         device=device("phase2"),

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +17,8 @@ from latentwire.settings import Section, Statistics
 from latentwire.stopping import EXIT_STOPPED, Stopped, StopRequest
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Section)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -77,6 +80,12 @@ def add_settings(
             metavar=name.upper(),
             help=(field.description or "").replace("%", "%%"),
         )
+
+
+def section(arguments: argparse.Namespace, kind: type[S]) -> S:
+    """A section's settings from a program's flags of the same names."""
+    given = vars(arguments)
+    return kind.model_validate({name: given[name] for name in kind.model_fields if name in given})
 
 
 def add_stop_arguments(to: argparse._ActionsContainer) -> None:

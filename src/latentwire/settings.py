@@ -131,26 +131,34 @@ class AdapterSettings(Section):
     """Hidden width; null is half the embedding dimension (19.9 M parameters at 512 -> 4096)."""
 
 
-class Training(Section):
-    """What both phases share: AdamW's schedule and the quick evaluation."""
+BatchSize = Annotated[int, Field(ge=1, le=10**6)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 
+
+class Optimiser(Section):
+    """AdamW with a linear warm-up and a cosine decay."""
+
+    lr: LearningRate = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: Fraction = 0.01
     """Weight decay of matrices."""
     warmup_fraction: Fraction = 0.05
     """Fraction of the steps over which the learning rate rises; it then falls along a cosine."""
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Largest gradient norm."""
+
+
+class Training(Optimiser):
+    """What both phases share."""
+
     quick_eval_every: Natural = 0
     """Steps between quick F1 evaluations (a trend, never a decision), which need the language model; 0: none."""
     quick_eval_questions: Annotated[int, Field(ge=1, le=10**6)] = 100
     """Questions per quick evaluation."""
 
-
-# AdamW and its schedule, in both phases and in the tuning of a reader.
-OPTIMISER = ("lr", "weight_decay", "warmup_fraction", "gradient_clip")
-
-BatchSize = Annotated[int, Field(ge=1, le=10**6)]
-LearningRate = Annotated[float, Field(gt=0, le=1)]
+    def determining(self) -> dict[str, Any]:
+        """The settings that determine the trained adapter; a quick evaluation only looks at it."""
+        return self.model_dump(exclude=set(Training.model_fields) - set(Optimiser.model_fields))
 
 
 class Phase1(Training):
@@ -271,6 +279,36 @@ class Resources(Section):
     """Generation of answers."""
     reconstruction: Job = Job(threads=8, mem_mb=32_000, runtime=60, gpu=0)
     """Reconstruction metrics."""
+
+
+Size = Annotated[int, Field(ge=1, le=10**6)]
+
+
+class Tuning(Optimiser):
+    """The tuning of a reader, besides its base and its questions; no section of the configuration."""
+
+    method: Literal["lora", "full"] = "lora"
+    """LoRA, or all weights."""
+    rank: Size = 16
+    """Rank of the LoRA matrices."""
+    lora_alpha: Size = 32
+    """LoRA's scale times its rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the LoRA matrices' inputs."""
+    epochs: Size = 2
+    """Passes over the sequences."""
+    batch_size: Size = 8
+    """Sequences per step; a sequence is a paragraph with its questions."""
+    questions: Size = 8
+    """Most questions behind one context."""
+    max_tokens: Size = 1024
+    """Longest sequence; longer ones are cut into several."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """dtype of the matrix products; weights that are trained are kept in float32."""
+    seed: Seed = 0
+    """Seed of the LoRA matrices, the order, the dropout and the held-out articles."""
+    lr: LearningRate = 7e-4
+    """Peak learning rate of AdamW."""
 
 
 class Configuration(Section):

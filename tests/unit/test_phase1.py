@@ -14,10 +14,9 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.compression.metrics import question_sums, type_errors
 from latentwire.compression.summary import summarise
+from latentwire.settings import Phase1
 from latentwire.training import phase1
-from latentwire.training.loop import OptimiserSettings
 from latentwire.training.phase1 import (
-    Phase1Settings,
     TokenRows,
     held_out_metrics,
     held_out_types,
@@ -53,20 +52,25 @@ TRAIN, HELD_OUT = drawn_prompts(60, 0), drawn_prompts(20, 1)
 COMPRESSOR = EmbeddingCompressor(D, K).fit(TABLE, count_tokens(TRAIN, V))
 
 
-def phase1_settings(**changes) -> Phase1Settings:
-    optimiser = OptimiserSettings(lr=3e-3, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
-    return Phase1Settings(
-        **{"epochs": 3, "batch_size": 16, "seed": 0, "recon_weight": 1.0, "optimiser": optimiser} | changes
-    )
-
-
-def train(folder, table_VD=TABLE, compressor=COMPRESSOR, *, quick_eval=None, quick_eval_every=0, **changes):
+def train(
+    folder,
+    table_VD=TABLE,
+    compressor=COMPRESSOR,
+    *,
+    quick_eval=None,
+    quick_eval_every=0,
+    seed=0,
+    recon_weight=1.0,
+    **changes,
+):
     return train_phase1(
         TRAIN,
         HELD_OUT,
         table_VD,
         compressor,
-        phase1_settings(**changes),
+        Phase1(**{"epochs": 3, "batch_size": 16, "lr": 3e-3} | changes),
+        seed=seed,
+        recon_weight=recon_weight,
         device=CPU,
         state=folder / "state",
         diagnostics=folder / "diagnostics.jsonl",
@@ -129,8 +133,7 @@ def test_smoothing_adds_that_many_occurrences_of_every_token_to_an_epoch(tmp_pat
     """The losses of an epoch of one step, against the definition; at a learning rate that moves nothing."""
     seen, smoothing = [], 2.5
     monkeypatch.setattr(phase1, "weighted_error", lambda *given: seen.append(weighted_error(*given)) or seen[-1])
-    still = OptimiserSettings(lr=0.0, weight_decay=0.0, warmup_fraction=0.05, gradient_clip=1.0)
-    train(tmp_path, epochs=1, batch_size=len(TRAIN), smoothing=smoothing, optimiser=still)
+    train(tmp_path, epochs=1, batch_size=len(TRAIN), smoothing=smoothing, lr=1e-30, weight_decay=0.0)
     table, weights = TABLE.double().numpy(), count_tokens(TRAIN, V).double().numpy() + smoothing
     rebuilt = COMPRESSOR.decompress(COMPRESSOR.compress(TABLE)).double().numpy()
     error_V = ((table - rebuilt) ** 2).mean(axis=1) / float(COMPRESSOR.scale) ** 2

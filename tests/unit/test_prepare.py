@@ -10,22 +10,23 @@ import pytest
 from datasets import Dataset
 
 from latentwire.data import prepare as module
-from latentwire.data.prepare import DataSettings, content_hash, draw, prepare, prepare_split, read_source, split_rows
+from latentwire.data.prepare import content_hash, draw, prepare, prepare_split, read_source, split_rows
 from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import SPLITS
 from latentwire.data.squad import flatten_squad
 from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 from latentwire.files import write_json
+from latentwire.settings import Data
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"
 
 
-def data_settings(**changes) -> DataSettings:
-    samples = {"train": 40, "gate": 20, "final": 20}
-    defaults = {"source": "demo", "path": None, "revision": None, "train_file": None, "dev_file": None, "seed": 1}
-    sizes = {"samples": samples, "max_prompt_tokens": 512, "on_long_prompt": "error"}
-    return DataSettings(**defaults | sizes | changes)
+def data_settings(samples=None, **changes) -> Data:
+    """Settings; ``samples`` are the questions of each split."""
+    sizes = {f"{split}_samples": size for split, size in (samples or {"train": 40, "gate": 20, "final": 20}).items()}
+    own = {"source": "demo", "path": None, "revision": None, "seed": 1, "max_prompt_tokens": 512}
+    return Data(**own | sizes | changes)
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_a_source_without_its_path_names_the_key(source, key):
 # Every question is accounted for
 
 
-def assert_accounted_for(manifest: dict, folder: Path, settings: DataSettings) -> dict[str, set[str]]:
+def assert_accounted_for(manifest: dict, folder: Path, settings: Data) -> dict[str, set[str]]:
     """Every question of the source is in one split's file, or listed once with a reason; returns those in the files."""
     used = {name: set(read_prompts(folder / f"{name}.parquet", ["id"])["id"]) for name in SPLITS}
     dropped = [note["id"] for note in manifest["dropped_or_trimmed"] if note["action"] == "dropped"]
@@ -227,7 +228,7 @@ def test_every_question_of_the_official_files_is_accounted_for(renderer, tmp_pat
     actions = Counter((note["split"], note["action"]) for note in manifest["dropped_or_trimmed"])
     assert actions["train", "trimmed"] > 5_000
     drawn = {name: len(own) + actions[name, "dropped"] for name, own in used.items()}
-    assert drawn == settings.samples
+    assert drawn == {split: getattr(settings, f"{split}_samples") for split in SPLITS}
     assert sum(drawn.values()) + sum(listed.values()) == 22_447
     assert listed["train"] == 1877
     articles = [set(read_prompts(tmp_path / f"{name}.parquet", ["article"])["article"]) for name in SPLITS]

@@ -24,7 +24,6 @@ from latentwire.readers import tuning as tuning_module
 from latentwire.readers.base import Wheel, make_reader, read_gguf, unpacked_wheel, write_model
 from latentwire.readers.branches import IGNORED, branched
 from latentwire.readers.tuning import (
-    TuningSettings,
     answer_logits,
     answer_loss,
     held_out_articles_of,
@@ -34,11 +33,19 @@ from latentwire.readers.tuning import (
     tune_reader,
     with_lora,
 )
-from latentwire.training.loop import OptimiserSettings
+from latentwire.settings import Tuning
 
-OPTIMISER = OptimiserSettings(lr=3e-2, weight_decay=0.0, warmup_fraction=0.1, gradient_clip=1.0)
-TINY = TuningSettings(
-    rank=2, alpha=4, epochs=2, batch_size=3, questions=3, max_tokens=400, precision="float32", optimiser=OPTIMISER
+TINY = Tuning(
+    rank=2,
+    lora_alpha=4,
+    epochs=2,
+    batch_size=3,
+    questions=3,
+    max_tokens=400,
+    precision="float32",
+    lr=3e-2,
+    weight_decay=0.0,
+    warmup_fraction=0.1,
 )
 
 
@@ -190,7 +197,7 @@ def test_tuning_writes_an_adapter_of_peft_that_lowers_the_loss(model_directory, 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_an_interrupted_tuning_gives_the_same_bytes(method, model_directory, train_file, tmp_path, monkeypatch):
-    settings = TuningSettings(**{**vars(TINY), "method": method, "dropout": 0.1})
+    settings = TINY.model_copy(update={"method": method, "dropout": 0.1})
     tuned(model_directory, train_file, tmp_path / "straight", tmp_path / "state_a", settings)
     calls = {"count": 0}
     original = tuning_module.answer_loss

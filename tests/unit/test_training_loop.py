@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
+from latentwire.settings import Optimiser
 from latentwire.stopping import Stopped, StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import (
-    OptimiserSettings,
     batch_at,
     epoch_order,
     planned_steps,
@@ -22,7 +22,7 @@ from latentwire.training.loop import (
     train_adapter,
 )
 
-SETTINGS = OptimiserSettings(lr=0.01, weight_decay=0.1, warmup_fraction=0.2, gradient_clip=1.0)
+SETTINGS = Optimiser(lr=0.01, weight_decay=0.1, warmup_fraction=0.2, gradient_clip=1.0)
 STEPS = 10
 
 
@@ -134,7 +134,7 @@ def test_the_learning_rate_rises_peaks_and_falls_along_a_cosine(tmp_path, monkey
     monkeypatch.setattr(
         torch.optim.AdamW, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
-    Run(tmp_path, OptimiserSettings(lr=0.01, weight_decay=0.0, warmup_fraction=0.2, gradient_clip=1.0))(steps=20)
+    Run(tmp_path, Optimiser(lr=0.01, weight_decay=0.0, warmup_fraction=0.2, gradient_clip=1.0))(steps=20)
     expected = [(i + 1) / 4 for i in range(4)] + [0.5 * (1 + math.cos(math.pi * i / 16)) for i in range(16)]
     assert rates == pytest.approx([0.01 * factor for factor in expected])
 
@@ -161,7 +161,7 @@ def test_gradients_are_clipped_and_their_norm_before_it_is_logged(tmp_path, monk
         return step(optimiser, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", observed)
-    run = Run(tmp_path, OptimiserSettings(lr=0.01, weight_decay=0.0, warmup_fraction=0.0, gradient_clip=1e-3))
+    run = Run(tmp_path, Optimiser(lr=0.01, weight_decay=0.0, warmup_fraction=0.0, gradient_clip=1e-3))
     history = run()
     assert norms == pytest.approx([1e-3] * STEPS, rel=1e-3)
     assert all(row["train_gradient_norm"] > 0.1 for row in history[1:])

@@ -22,9 +22,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
-    from latentwire.data.prepare import DataSettings, prepare
+    from latentwire.data.prepare import prepare
     from latentwire.data.prompts import PromptRenderer
-    from latentwire.data.splits import SPLITS
     from latentwire.errors import InputError
     from latentwire.files import write_json
     from latentwire.lm import context_length, load_tokenizer
@@ -35,17 +34,8 @@ def main() -> None:
         raise InputError(
             f"data.max_prompt_tokens {arguments.max_prompt_tokens} is more than the model's context, {limit} tokens"
         )
-    settings = DataSettings(
-        source=arguments.source,
-        path=arguments.path,
-        revision=arguments.data_revision,
-        train_file=arguments.train_file,
-        dev_file=arguments.dev_file,
-        seed=arguments.seed,
-        samples={split: getattr(arguments, f"{split}_samples") for split in SPLITS},
-        max_prompt_tokens=arguments.max_prompt_tokens,
-        on_long_prompt=arguments.on_long_prompt,
-    )
+    given = {"revision": arguments.data_revision}
+    settings = Data.model_validate({name: getattr(arguments, name) for name in Data.model_fields} | given)
     tokenizer = load_tokenizer(arguments.model, arguments.revision)
     renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt)
     manifest = prepare(settings, renderer, arguments.output)

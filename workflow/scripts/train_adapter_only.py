@@ -75,8 +75,6 @@ def main() -> None:
         prepare_inputs(arguments, stop)
     from latentwire.device import choose_device
     from latentwire.provenance import write_provenance
-    from latentwire.training.loop import OptimiserSettings
-    from latentwire.training.phase1 import Phase1Settings
     from latentwire.training.run_phase1 import TrainingFiles, run_phase1
 
     device = choose_device(arguments.device)
@@ -94,21 +92,13 @@ def main() -> None:
         from latentwire.standalone import load_quick_evaluation
 
         quick_eval, quick_eval_identity = load_quick_evaluation(arguments, files, device)
-    optimiser = OptimiserSettings(
-        arguments.lr, arguments.weight_decay, arguments.warmup_fraction, arguments.gradient_clip
-    )
     checkpoints = run_phase1(
         files,
         arguments.compress_dim,
-        Phase1Settings(
-            arguments.epochs,
-            arguments.batch_size,
-            arguments.seed,
-            arguments.recon_weight,
-            optimiser,
-            arguments.smoothing,
-        ),
+        cli.section(arguments, Phase1),
         device,
+        seed=arguments.seed,
+        recon_weight=arguments.recon_weight,
         hidden=arguments.hidden,
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,

@@ -40,8 +40,6 @@ def main() -> None:
     from latentwire.device import choose_device
     from latentwire.lm import load_model, model_identity
     from latentwire.provenance import write_provenance
-    from latentwire.training.loop import OptimiserSettings
-    from latentwire.training.phase2 import Phase2Settings
     from latentwire.training.run_phase1 import TrainingFiles
     from latentwire.training.run_phase2 import run_phase2
 
@@ -49,18 +47,6 @@ def main() -> None:
     model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
     files = TrainingFiles(
         arguments.train, arguments.held_out, arguments.table, arguments.compressor, arguments.state, arguments.output
-    )
-    settings = Phase2Settings(
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        alpha=None if arguments.alpha == "auto" else arguments.alpha,
-        beta=None if arguments.beta == "auto" else arguments.beta,
-        calibration_batches=arguments.calibration_batches,
-        measure_prompts=arguments.measure_prompts,
-        optimiser=OptimiserSettings(
-            arguments.lr, arguments.weight_decay, arguments.warmup_fraction, arguments.gradient_clip
-        ),
     )
     quick_eval = None
     if arguments.quick_eval_every:
@@ -81,7 +67,8 @@ def main() -> None:
         arguments.adapter,
         model,
         arguments.compress_dim,
-        settings,
+        cli.section(arguments, Phase2),
+        seed=arguments.seed,
         model_identity=model_identity(arguments.model, arguments.revision, arguments.dtype, device),
         quick_eval=quick_eval,
         quick_eval_every=arguments.quick_eval_every,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,39 +16,12 @@ from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
 from latentwire.demo.corpus import demo_splits
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
+from latentwire.settings import Data
 
-Source = Literal["hub", "local", "demo"]
 OnLongPrompt = Literal["error", "trim"]
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """What determines the prepared data besides the model's tokenizer and prompt style.
-
-    Attributes:
-        source: ``hub``, ``local`` (official v1.1 JSON) or ``demo``.
-        path: the data set on the hub.
-        revision: of the data set on the hub.
-        train_file: training JSON, or the single file that is cut into three splits.
-        dev_file: development JSON, or None.
-        seed: of the splits and samples, and of the demo corpus.
-        samples: questions of each split; None for all.
-        max_prompt_tokens: the longest prompt.
-        on_long_prompt: for evaluation prompts, ``error`` or ``trim``; training prompts are always trimmed.
-    """
-
-    source: Source
-    path: str | None
-    revision: str | None
-    train_file: str | None
-    dev_file: str | None
-    seed: int
-    samples: dict[str, int | None]
-    max_prompt_tokens: int
-    on_long_prompt: OnLongPrompt
-
-
-def read_source(settings: DataSettings) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Training and development questions (None for a single-file source) as flat rows."""
     match settings.source:
         case "demo":
@@ -91,10 +63,15 @@ def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict
     return rows
 
 
-def draw(name: str, rows: pd.DataFrame, settings: DataSettings) -> tuple[pd.DataFrame, list[str]]:
+def _samples(settings: Data, name: str) -> int | None:
+    samples: int | None = getattr(settings, f"{name}_samples")
+    return samples
+
+
+def draw(name: str, rows: pd.DataFrame, settings: Data) -> tuple[pd.DataFrame, list[str]]:
     """The sampled rows of a split, and the ids of those that are left out, in the source's order."""
     seed = settings.seed * len(SPLITS) + SPLITS.index(name)
-    drawn = sample_rows(rows, settings.samples[name], seed, name=name)
+    drawn = sample_rows(rows, _samples(settings, name), seed, name=name)
     return drawn, rows["id"][~rows["id"].isin(drawn["id"])].tolist()
 
 
@@ -154,7 +131,7 @@ def prepare_split(
     return frame, notes
 
 
-def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> dict[str, Any]:
+def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str, Any]:
     """Write ``train``, ``gate`` and ``final`` as Parquet and return the manifest.
 
     A question's ``unseen_answer_type`` says whether its answer, in the prompt, holds a token type that no training
@@ -165,11 +142,11 @@ def prepare(settings: DataSettings, renderer: PromptRenderer, output: Path) -> d
         reason; the ids of those that sampling left out; splits with fewer questions than were asked for. Every
         question of the source is in a split's file, dropped, or left out.
     """
-    manifest: dict[str, Any] = {"settings": asdict(settings), "splits": {}}
+    manifest: dict[str, Any] = {"settings": settings.model_dump(), "splits": {}}
     manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}}
     seen: np.ndarray | None = None
     for name, rows in split_rows(*read_source(settings), settings.seed).items():
-        asked = settings.samples[name]
+        asked = _samples(settings, name)
         drawn, left_out = draw(name, rows, settings)
         if left_out:
             reason = f"data.{name}_samples is {asked}"

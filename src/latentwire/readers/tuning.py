@@ -11,9 +11,8 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +27,11 @@ from latentwire.fingerprint import fingerprint
 from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.provenance import library_versions
 from latentwire.readers.branches import IGNORED, Branched, branch_mask, branched, padded
+from latentwire.settings import Tuning
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.loop import OptimiserSettings, batch_at, train_adapter
+from latentwire.training.loop import batch_at, train_adapter
 
 log = logging.getLogger(__name__)
 
@@ -41,39 +41,6 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 MICRO_BATCH = 4
 # Times that held-out questions are measured in a training.
 MEASUREMENTS = 10
-
-
-@dataclass(frozen=True)
-class TuningSettings:
-    """What determines a tuned reader besides its base and its questions.
-
-    Attributes:
-        method: ``lora``, or ``full`` for all weights.
-        rank: of the LoRA matrices.
-        alpha: LoRA's scale is alpha / rank.
-        dropout: on the LoRA matrices' inputs.
-        epochs: passes over the sequences.
-        batch_size: sequences a step; a sequence is a paragraph with its questions.
-        questions: most questions of a sequence.
-        max_tokens: longest sequence; a longer one is cut into several.
-        precision: of the matrix products; weights that are trained are kept in float32.
-        seed: of the LoRA matrices, the order and the dropout.
-        optimiser: AdamW and its schedule.
-    """
-
-    method: Literal["lora", "full"] = "lora"
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    epochs: int = 3
-    batch_size: int = 8
-    questions: int = 8
-    max_tokens: int = 1024
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    seed: int = 0
-    optimiser: OptimiserSettings = field(
-        default_factory=lambda: OptimiserSettings(lr=5e-4, weight_decay=0.0, warmup_fraction=0.04, gradient_clip=1.0)
-    )
 
 
 def sequences(
@@ -181,7 +148,7 @@ def measure_answers(model: Any, batch: list[Branched], precision: str = "float32
     return {"held_out_nats": nats / tokens, "held_out_exact": exact / answers}
 
 
-def with_lora(model: Any, settings: TuningSettings) -> Any:
+def with_lora(model: Any, settings: Tuning) -> Any:
     """The model in PEFT's LoRA wrapper, seeded; the base is frozen."""
     from peft import LoraConfig, get_peft_model
 
@@ -191,7 +158,7 @@ def with_lora(model: Any, settings: TuningSettings) -> Any:
         LoraConfig(
             task_type="CAUSAL_LM",
             r=settings.rank,
-            lora_alpha=settings.alpha,
+            lora_alpha=settings.lora_alpha,
             lora_dropout=settings.dropout,
             target_modules=list(LORA_TARGETS),
         ),
@@ -213,7 +180,7 @@ def tune(
     model: Any,
     train: list[Branched],
     held_out: list[Branched],
-    settings: TuningSettings,
+    settings: Tuning,
     *,
     identity: Any,
     state: Path,
@@ -254,14 +221,14 @@ def tune(
 
     torch.manual_seed(settings.seed)
     checkpoints = Checkpoints(
-        state_folder(state, [asdict(settings), identity], [], fingerprint(__name__), device.type)
+        state_folder(state, [settings.model_dump(), identity], [], fingerprint(__name__), device.type)
     )
     history = train_adapter(
         _Trained(model),
         loss_at,
         steps=steps,
         steps_per_epoch=per_epoch,
-        settings=settings.optimiser,
+        settings=settings,
         checkpoints=checkpoints,
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
@@ -286,7 +253,7 @@ def tune_reader(
     model: str,
     revision: str | None,
     train_file: Path,
-    settings: TuningSettings,
+    settings: Tuning,
     *,
     prompt_style: PromptStyle,
     system_prompt: str | None,
@@ -360,7 +327,7 @@ def tune_reader(
     else:
         _save_adapter(wrapped, base_name or model, output)
     record = {
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "prompt_style": prompt_style,
         "system_prompt": system_prompt,
         "train_file": {"name": train_file.name, "sha256": sha256_of(train_file)},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from latentwire.files import atomic_path
+from latentwire.settings import Optimiser
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 from latentwire.training.diagnostics import log_diagnostics
@@ -26,23 +26,6 @@ from latentwire.training.diagnostics import log_diagnostics
 log = logging.getLogger(__name__)
 
 Losses = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """AdamW and its schedule.
-
-    Attributes:
-        lr: peak, after the warm-up.
-        weight_decay: of matrices; biases have none.
-        warmup_fraction: share of the steps over which the learning rate rises.
-        gradient_clip: largest gradient norm.
-    """
-
-    lr: float
-    weight_decay: float
-    warmup_fraction: float
-    gradient_clip: float
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
@@ -69,7 +52,7 @@ def prompts_seen(steps: int, count: int, batch_size: int) -> int:
     return epochs * count + rest * batch_size
 
 
-def make_optimiser(adapter: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
+def make_optimiser(adapter: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     """AdamW without weight decay on biases, one pass over the parameters a step."""
     matrices = [p for p in adapter.parameters() if p.ndim >= 2]
     others = [p for p in adapter.parameters() if p.ndim < 2]
@@ -80,7 +63,7 @@ def make_optimiser(adapter: nn.Module, settings: OptimiserSettings) -> torch.opt
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def _factor(settings: OptimiserSettings, steps: int) -> Callable[[int], float]:
+def _factor(settings: Optimiser, steps: int) -> Callable[[int], float]:
     warmup = max(1, round(settings.warmup_fraction * steps))
 
     def factor(step: int) -> float:
@@ -105,7 +88,7 @@ def train_adapter(
     *,
     steps: int,
     steps_per_epoch: int,
-    settings: OptimiserSettings,
+    settings: Optimiser,
     checkpoints: Checkpoints,
     measure: Callable[[int], dict[str, float]],
     measure_every: int,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import torch.nn.functional as F
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
+from latentwire.settings import Phase1
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import (
     Losses,
-    OptimiserSettings,
     batch_at,
     epoch_order,
     planned_steps,
@@ -34,27 +33,6 @@ from latentwire.training.loop import (
 
 MEASUREMENTS = 10
 BLOCK_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Phase1Settings:
-    """What determines Phase 1 besides its inputs.
-
-    Attributes:
-        epochs: passes over the training prompts.
-        batch_size: prompts a step.
-        seed: of the data order.
-        recon_weight: factor of the loss; it matters only through the gradient's clipping.
-        optimiser: optimiser and schedule.
-        smoothing: occurrences that every token of the vocabulary has in an epoch besides its own.
-    """
-
-    epochs: int
-    batch_size: int
-    seed: int
-    recon_weight: float
-    optimiser: OptimiserSettings
-    smoothing: float = 0.0
 
 
 class TokenRows:
@@ -155,8 +133,10 @@ def train_phase1(
     held_out: Sequence[np.ndarray],
     table_VD: torch.Tensor,
     compressor: EmbeddingCompressor,
-    settings: Phase1Settings,
+    settings: Phase1,
     *,
+    seed: int,
+    recon_weight: float = 1.0,
     device: torch.device,
     state: Path,
     diagnostics: Path,
@@ -172,7 +152,9 @@ def train_phase1(
         held_out: token ids of held-out prompts, for the metrics in the log.
         table_VD: the model's embedding table.
         compressor: fitted on a part of ``train``.
-        settings: epochs, batch size, seed, optimiser.
+        settings: of the configuration.
+        seed: of the data order.
+        recon_weight: factor of the loss; it matters only through the gradient's clipping.
         device: where to train.
         state: this run's own folder for checkpoints.
         diagnostics: the JSONL log to write.
@@ -188,7 +170,7 @@ def train_phase1(
         FloatingPointError: the loss is not finite.
         Stopped: ``stop`` said so; the state is kept.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed)
     adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     if settings.smoothing:
@@ -200,16 +182,16 @@ def train_phase1(
     steps = planned_steps(settings.epochs, len(train), settings.batch_size)
 
     def loss_at(step: int) -> Losses:
-        chosen = batch_at(step, len(train), settings.batch_size, settings.seed)
+        chosen = batch_at(step, len(train), settings.batch_size, seed)
         ids_U, weights_U = unique_tokens([train[index] for index in chosen.tolist()])
         if settings.smoothing:
-            share_U = vocabulary_share(step, per_epoch, len(table_VD), settings.seed)
+            share_U = vocabulary_share(step, per_epoch, len(table_VD), seed)
             ids_U = torch.cat([ids_U, share_U])
             weights_U = torch.cat([weights_U, torch.full((len(share_U),), settings.smoothing)])
         codes_UK, target_UD = rows.of(ids_U)
         with autocast(device):
             predicted_UD = adapter.standardised(codes_UK)
-        return {"loss": settings.recon_weight * weighted_error(predicted_UD, target_UD, weights_U)}
+        return {"loss": recon_weight * weighted_error(predicted_UD, target_UD, weights_U)}
 
     def measure(step: int) -> dict[str, float]:
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
@@ -222,7 +204,7 @@ def train_phase1(
         loss_at,
         steps=steps,
         steps_per_epoch=per_epoch,
-        settings=settings.optimiser,
+        settings=settings,
         checkpoints=Checkpoints(state),
         measure=measure,
         measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),

@@ -23,10 +23,11 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
+from latentwire.settings import Phase2
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.head_loss import frozen_head_cross_entropy
-from latentwire.training.loop import Losses, OptimiserSettings, batch_at, planned_steps, train_adapter
+from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
 from latentwire.training.phase1 import (
     TokenRows,
     autocast,
@@ -41,31 +42,6 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 # Each costs forward passes of the held-out prompts.
 MEASUREMENTS = 5
-
-
-@dataclass(frozen=True)
-class Phase2Settings:
-    """What determines Phase 2 besides its inputs.
-
-    Attributes:
-        epochs: passes over the training prompts, or a part of one.
-        batch_size: prompts a step.
-        seed: of the data order.
-        alpha: weight of reconstruction; None calibrates it to 1/E[reconstruction loss].
-        beta: weight of the prompt's log-perplexity; None calibrates it to 1/E[prompt log-perplexity]; 0: the control.
-        calibration_batches: training batches of the calibration pass.
-        measure_prompts: held-out prompts whose log-perplexity is measured.
-        optimiser: optimiser and schedule.
-    """
-
-    epochs: float
-    batch_size: int
-    seed: int
-    alpha: float | None
-    beta: float | None
-    calibration_batches: int
-    measure_prompts: int
-    optimiser: OptimiserSettings
 
 
 @dataclass(frozen=True)
@@ -175,7 +151,7 @@ def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) ->
 
 
 def _calibrate(
-    adapter: Adapter, losses_at: Callable[[int], tuple[torch.Tensor, torch.Tensor]], settings: Phase2Settings
+    adapter: Adapter, losses_at: Callable[[int], tuple[torch.Tensor, torch.Tensor]], settings: Phase2
 ) -> Calibration:
     """α = 1/E[reconstruction], β = 1/E[prompt log-perplexity] over training batches, unless the settings fix them."""
     losses, norms = [], []
@@ -195,8 +171,8 @@ def _calibrate(
             f"calibration: the mean losses are {mean_reconstruction} and {mean_prompt}, the mean norms of their "
             f"gradients {norm_reconstruction} and {norm_prompt}; nothing was trained"
         )
-    alpha = 1 / mean_reconstruction if settings.alpha is None else settings.alpha
-    beta = 1 / mean_prompt if settings.beta is None else settings.beta
+    alpha = 1 / mean_reconstruction if settings.alpha == "auto" else settings.alpha
+    beta = 1 / mean_prompt if settings.beta == "auto" else settings.beta
     return Calibration(mean_reconstruction, mean_prompt, alpha, beta, norm_reconstruction, norm_prompt)
 
 
@@ -222,8 +198,9 @@ def train_phase2(
     held_out_labels: Sequence[np.ndarray],
     table_VD: torch.Tensor,
     compressor: EmbeddingCompressor,
-    settings: Phase2Settings,
+    settings: Phase2,
     *,
+    seed: int,
     state: Path,
     diagnostics: Path,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
@@ -239,7 +216,8 @@ def train_phase2(
         held_out, held_out_labels: the same of held-out prompts, for the log.
         table_VD: the model's embedding table.
         compressor: gives the codes.
-        settings: see :class:`Phase2Settings`.
+        settings: of the configuration; with ``beta`` 0 this is the control.
+        seed: of the data order.
         state: this run's own folder for checkpoints.
         diagnostics: the JSONL log to write.
         quick_eval: further metrics of the adapter (F1 on a fixed subset).
@@ -274,7 +252,7 @@ def train_phase2(
 
     def rebuild(step: int) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
         """The reconstruction loss of a step's batch, and a call for its prompt log-perplexity."""
-        chosen = batch_at(step, len(train), settings.batch_size, settings.seed).tolist()
+        chosen = batch_at(step, len(train), settings.batch_size, seed).tolist()
         sequences = [train[index] for index in chosen]
         ids_U, counts_U = unique_tokens(sequences)
         codes_UK, target_UD = rows.of(ids_U)
@@ -322,7 +300,7 @@ def train_phase2(
         loss_at,
         steps=steps,
         steps_per_epoch=per_epoch,
-        settings=settings.optimiser,
+        settings=settings,
         checkpoints=Checkpoints(state),
         measure=measure,
         measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),

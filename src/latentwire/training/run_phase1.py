@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
 from latentwire.files import write_json
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.settings import Phase1
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import planned_steps, prompts_seen
-from latentwire.training.phase1 import Phase1Settings, train_phase1
+from latentwire.training.phase1 import train_phase1
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ def progress(steps: int, count: int, epochs: float, batch_size: int) -> dict[str
 def run_phase1(
     files: TrainingFiles,
     compress_dim: int,
-    settings: Phase1Settings,
+    settings: Phase1,
     device: torch.device,
     *,
+    seed: int,
+    recon_weight: float = 1.0,
     hidden: int | None = None,
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
@@ -81,8 +84,9 @@ def run_phase1(
     Args:
         files: inputs and outputs.
         compress_dim: K.
-        settings: what determines the run.
+        settings: of the configuration.
         device: where to train.
+        seed, recon_weight: see :func:`~latentwire.training.phase1.train_phase1`.
         hidden: the adapter's hidden width; None for D/2.
         quick_eval, quick_eval_every, stop: see :func:`~latentwire.training.phase1.train_phase1`.
         quick_eval_identity: what the quick evaluation's numbers depend on besides the adapter.
@@ -92,7 +96,8 @@ def run_phase1(
     """
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
-    chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
+    own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
+    chosen = settings.determining() | own | {"quick_eval_every": quick_eval_every}
     code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
     state = state_folder(files.state, [chosen, *quick_eval_identity], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
@@ -103,6 +108,8 @@ def run_phase1(
         table_VD,
         compressor,
         settings,
+        seed=seed,
+        recon_weight=recon_weight,
         device=device,
         state=state,
         diagnostics=diagnostics,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.settings import Phase2
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints
-from latentwire.training.phase2 import Phase2Settings, train_phase2
+from latentwire.training.phase2 import train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, progress, sequences
 
 
@@ -24,8 +24,9 @@ def run_phase2(
     phase1_adapter: Path,
     model: Any,
     compress_dim: int,
-    settings: Phase2Settings,
+    settings: Phase2,
     *,
+    seed: int,
     model_identity: Sequence[Any],
     quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
     quick_eval_every: int = 0,
@@ -39,7 +40,8 @@ def run_phase2(
         phase1_adapter: the warm start.
         model: the frozen language model, on its device.
         compress_dim: K.
-        settings: what determines the run; β = 0 is the control.
+        settings: of the configuration; with ``beta`` 0 this is the control.
+        seed: of the data order.
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         quick_eval: further metrics of the adapter (F1 on a fixed subset).
         quick_eval_every: steps between them; 0 turns them off.
@@ -51,10 +53,11 @@ def run_phase2(
     """
     device = next(model.parameters()).device
     adapter = Adapter.load(phase1_adapter).to(device)
-    chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
-    own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
+    own = {"seed": seed, "compress_dim": compress_dim}
+    chosen = settings.determining() | own | {"quick_eval_every": quick_eval_every}
+    determining = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
     code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
-    state = state_folder(files.state, own, files.inputs, code, device.type)
+    state = state_folder(files.state, determining, files.inputs, code, device.type)
     train = sequences(files.train)
     history, found = train_phase2(
         adapter,
@@ -66,6 +69,7 @@ def run_phase2(
         load_table(files.table),
         EmbeddingCompressor.load(files.compressor, compress_dim),
         settings,
+        seed=seed,
         state=state,
         diagnostics=files.output / "diagnostics.jsonl",
         quick_eval=quick_eval,
