@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from latentwire.arms_table import GROUP_ARMS, arm_module_name
+from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
 from latentwire.commands import typed
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
@@ -45,8 +45,7 @@ wildcard_constraints:
     k=r"\d+",
     seed=r"\d+",
     split="gate|final",
-    arm="phase1|random|phase2|control",
-    method="pca|random",
+    arm="|".join(arm for arm, row in ARMS.items() if row.trained),
     shard=r"\d+",
 
 
@@ -98,9 +97,9 @@ def training_code(script, stage):
     return code(script, *(QUICK_EVALUATION if config[stage]["quick_eval_every"] else ()))
 
 
-def arms_code(arms):
-    """The fingerprint of an evaluation: the shared code and these arms' modules."""
-    return fingerprint(SCRIPTS / "evaluate.py", *(arm_module_name(arm) for arm in arms))
+def arms_code(script, arms):
+    """The fingerprint of a program that rebuilds embeddings: the shared code, and these arms' modules and rows."""
+    return [code(script, *(arm_module_name(arm) for arm in arms)), *(ARMS[arm].determining for arm in arms)]
 
 
 def device(stage):
@@ -201,9 +200,8 @@ def compressors(group):
     """The compressors that the arms of a group read."""
 
     def paths(wildcards):
-        arms = arms_at(group, wildcards)
-        methods = [] if group == "original" else ["pca", "random"] if "random" in arms else ["pca"]
-        return [PATHS.compressor(method) for method in methods]
+        methods = [ARMS[arm].compressor for arm in arms_at(group, wildcards) if ARMS[arm].compressor]
+        return [PATHS.compressor(method) for method in dict.fromkeys(methods)]
 
     return paths
 

@@ -60,7 +60,9 @@ checkpoint decide_gate:
     resources:
         **job_resources("prepare"),
     params:
-        gate=flags("gate", "threshold", "failing") + " " + optional_flag("force_phase2", config["gate"]["force_phase2"]),
+        gate=flags("gate", "threshold", "failing")
+        + " "
+        + optional_flag("force_phase2", config["gate"]["force_phase2"]),
         bootstrap=bootstrap_flags(),
         code=code("gate.py"),
     shell:
@@ -100,7 +102,7 @@ rule final_validation:
         ),
         training=flags("phase1", "epochs") + " " + flags("adapter", "hidden"),
         bootstrap=bootstrap_flags(),
-        code=code("final_validation.py"),
+        code=code("final_validation.py", "latentwire.arms_table"),
         root=PATHS.root,
     shell:
         "exec {PYTHON} {SCRIPTS}/final_validation.py --root {params.root} {params.flags} {params.training}"
@@ -120,7 +122,7 @@ rule report:
         **job_resources("prepare"),
     params:
         root=PATHS.root,
-        code=code("report.py"),
+        code=code("report.py", "latentwire.arms_table"),
         template=content_identity(PACKAGE / "report" / "page.html.jinja"),
     shell:
         "exec {PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"

@@ -32,7 +32,7 @@ for GROUP in GROUP_ARMS:
             reads=final_read_flags,
             device=device("evaluate"),
             state=f"{PATHS.root}/state",
-            code=lambda w, group=GROUP: arms_code(arms_at(group, w)),
+            code=lambda w, group=GROUP: arms_code("evaluate.py", arms_at(group, w)),
         shell:
             "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
@@ -65,9 +65,7 @@ for STAGE in STAGES:
             **job_resources("reconstruction"),
         params:
             arms=lambda w, stage=STAGE: ["pca", *arms_at(stage, w)],
-            code=lambda w, stage=STAGE: code(
-                "measure_reconstruction.py", *(arm_module_name(arm) for arm in ("pca", *arms_at(stage, w)))
-            ),
+            code=lambda w, stage=STAGE: arms_code("measure_reconstruction.py", ["pca", *arms_at(stage, w)]),
         shell:
             "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
             " --table {input.table} --counts {input.counts} --compressor {input.compressors}"

@@ -6,7 +6,7 @@ rule train_phase1:
         train=PATHS.data("train"),
         held_out=PATHS.data("gate"),
         table=PATHS.table,
-        compressor=lambda w: PATHS.compressor("random" if w.arm == "random" else "pca"),
+        compressor=lambda w: PATHS.compressor(ARMS[w.arm].compressor),
         allowed=ancient(PATHS.training_allowed),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
@@ -18,12 +18,14 @@ rule train_phase1:
     benchmark:
         benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
-        arm="phase1|random",
+        arm="|".join(arm for arm in GROUP_ARMS["phase1"] if ARMS[arm].trained),
     threads: threads_of("phase1")
     resources:
         **job_resources("phase1"),
     params:
-        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *Optimiser.model_fields) + " " + flags("adapter", "hidden"),
+        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *Optimiser.model_fields)
+        + " "
+        + flags("adapter", "hidden"),
         quick=quick_flags("phase1", model_flags(), flags("model", "dtype")),
         device=device("phase1"),
         code=training_code("train_adapter_only.py", "phase1"),
@@ -54,13 +56,21 @@ rule train_phase2:
     benchmark:
         benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
-        arm="phase2|control",
+        arm="|".join(GROUP_ARMS["phase2"]),
     threads: threads_of("phase2")
     resources:
         **job_resources("phase2"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
-        phase2=flags("phase2", "epochs", "batch_size", *Optimiser.model_fields, "alpha", "calibration_batches", "measure_prompts"),
+        phase2=flags(
+            "phase2",
+            "epochs",
+            "batch_size",
+            *Optimiser.model_fields,
+            "alpha",
+            "calibration_batches",
+            "measure_prompts",
+        ),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
         quick=quick_flags("phase2"),
         device=device("phase2"),

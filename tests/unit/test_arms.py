@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs, not_applicable, rebuild_function
 from latentwire.arms.quantised import gaussian_levels, quantisation_bits
-from latentwire.arms_table import ARM_MODULES, GROUP_ARMS, arm_module_name
+from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
@@ -69,13 +69,13 @@ def squared_error(rebuilt_UD: torch.Tensor, original_UD: torch.Tensor) -> float:
 
 def test_every_arm_of_every_group_exists_and_the_two_text_arms_rebuild_nothing():
     arms = [arm for group in GROUP_ARMS.values() for arm in group]
-    assert sorted(arms) == sorted(ARM_MODULES)
+    assert sorted(arms) == sorted(ARMS)
     assert {arm for arm in arms if rebuild_function(arm) is None} == {"text", "question"}
     with pytest.raises(KeyError, match="tekst"):
         arm_module_name("tekst")
 
 
-@pytest.mark.parametrize("arm", sorted(set(ARM_MODULES) - {"text", "question"}))
+@pytest.mark.parametrize("arm", sorted(set(ARMS) - {"text", "question"}))
 def test_every_arm_is_position_wise(inputs, arm):
     """A token's row does not depend on the company that it is asked for in."""
     own = inputs()
@@ -85,7 +85,7 @@ def test_every_arm_is_position_wise(inputs, arm):
     torch.testing.assert_close(rebuilt(arm, own, IDS[some]), whole_UD[some], atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("arm", sorted(set(ARM_MODULES) - {"text", "question", "identity"}))
+@pytest.mark.parametrize("arm", sorted(set(ARMS) - {"text", "question", "identity"}))
 def test_arms_need_no_gradient(inputs, arm):
     assert not rebuilt(arm, inputs()).requires_grad
 

@@ -7,7 +7,8 @@ from html import unescape
 
 import pytest
 
-from latentwire.decisions.verdict_text import ARM_LEGENDS, percent
+from latentwire.arms_table import ARMS
+from latentwire.decisions.verdict_text import percent
 from latentwire.report.page import _template
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
 
@@ -30,7 +31,7 @@ def entry():
         "f1": value(0.5),
         "agrees_with_gate": True,
         "gate": {"reading": "failing", "f1": value(0.4), "straddles": []},
-        "arms": {arm: own | {"counts": {"empty": 1, "length_capped": 2, "degenerate": 3}} for arm in ARM_LEGENDS},
+        "arms": {arm: own | {"counts": {"empty": 1, "length_capped": 2, "degenerate": 3}} for arm in ARMS},
         "criteria": [
             {
                 "criterion": "F1",
@@ -81,7 +82,7 @@ def test_it_names_model_data_date_and_commit(page):
 
 
 def test_every_arm_has_its_legend(page):
-    for arm, legend in ARM_LEGENDS.items():
+    for arm, legend in ((name, arm.legend) for name, arm in ARMS.items()):
         assert f">{arm}<small>{legend}</small>" in unescape(page)
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 import yaml
 
 from latentwire import cli
-from latentwire.settings import AdapterSettings, Configuration, Data, Gate, Phase1, Phase2, Section, takes_none
+from latentwire.arms_table import ARMS
+from latentwire.settings import (
+    AdapterSettings,
+    BaselineArm,
+    CodeArm,
+    Configuration,
+    Data,
+    Gate,
+    Phase1,
+    Phase2,
+    Section,
+    takes_none,
+)
 from latentwire.settings_files import CONFIG, REFERENCE, SCHEMA, files
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +75,12 @@ def test_every_setting_is_described_and_every_number_bounded(section: type[Secti
         if option.get("type") in ("integer", "number"):
             assert {"minimum", "exclusiveMinimum"} & set(option), "no lower bound"
             assert {"maximum", "exclusiveMaximum"} & set(option), "no upper bound"
+
+
+def test_the_arms_that_can_be_chosen_are_those_of_the_table_that_do_not_follow_the_gate():
+    chosen = {name for name in ARMS if name not in ("text", "phase1", "phase2", "control")}
+    assert set(get_args(BaselineArm)) == chosen
+    assert set(get_args(CodeArm)) == {name for name in chosen if ARMS[name].group != "original"}
 
 
 def test_which_types_take_none():

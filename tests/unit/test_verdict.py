@@ -12,7 +12,7 @@ import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from latentwire.arms_table import ARM_MODULES
+from latentwire.arms_table import ARMS
 from latentwire.configuration import checked
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.verdict import (
@@ -26,7 +26,7 @@ from latentwire.decisions.verdict import (
     route,
     wording,
 )
-from latentwire.decisions.verdict_text import ARM_LEGENDS, origin, render_verdict
+from latentwire.decisions.verdict_text import origin, render_verdict
 from latentwire.evaluation.statistics import Interval
 
 ROOT = Path(__file__).parents[2]
@@ -450,10 +450,9 @@ def test_the_page_names_model_data_date_and_commit(changed, line):
 
 
 def test_every_arm_has_a_legend_of_one_line():
-    assert ARM_LEGENDS.keys() == ARM_MODULES.keys()
-    assert all(legend and "\n" not in legend and len(legend) <= 100 for legend in ARM_LEGENDS.values())
+    assert all(arm.legend and "\n" not in arm.legend and len(arm.legend) <= 100 for arm in ARMS.values())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = "".join(f"| `{name}` | {legend} |\n" for name, legend in ARM_LEGENDS.items())
+    table = "".join(f"| `{name}` | {arm.legend} |\n" for name, arm in ARMS.items())
     assert 0 < readme.index(table) < readme.index("| F1 %, final |"), "README says it before its first figures"
 
 
@@ -461,7 +460,7 @@ def test_the_page_says_what_every_arm_reads_and_what_comes_next():
     entry = verdict_on(results(phase2=0.3))
     text = page(entry)
     for name in entry["arms"]:
-        assert f"| `{name}` | {ARM_LEGENDS[name]} |" in text
+        assert f"| `{name}` | {ARMS[name].legend} |" in text
     assert f"Next: {entry['next']['why']}.\n\n    {entry['next']['command']}\n" in text
 
 

@@ -39,13 +39,14 @@ SETTINGS = "arms compress_dim batch_size max_new_tokens identity_samples shard s
 
 def own_state(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None], device: str) -> Path:
     """Where this evaluation, and no other, keeps the answers that it has."""
-    from latentwire.arms_table import arm_module_name
+    from latentwire.arms_table import ARMS, arm_module_name
     from latentwire.fingerprint import fingerprint
     from latentwire.state import state_folder
 
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
-    return state_folder(arguments.state, [settings, model], inputs, code, device)
+    rows = [ARMS[arm].determining for arm in arguments.arms]
+    return state_folder(arguments.state, [settings, rows, model], inputs, code, device)
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
     from latentwire.arms import ArmInputs, not_applicable
+    from latentwire.arms_table import ARMS
     from latentwire.compression.counts import load_counts
     from latentwire.compression.table import load_table
     from latentwire.data.prompts_table import read_prompts
@@ -82,8 +84,8 @@ def main() -> None:
     stop.take_over(kept.folder)
     records = []
     for arm in arguments.arms:
-        method = "random" if arm == "random" else "pca"
-        inputs = ArmInputs(table, counts, compressors.get(method), arguments.compress_dim, adapters.get(arm))
+        compressor = compressors.get(ARMS[arm].compressor)
+        inputs = ArmInputs(table, counts, compressor, arguments.compress_dim, adapters.get(arm))
         if (reason := not_applicable(arm, inputs)) is not None:
             logging.warning("arm %s is left out: %s", arm, reason)
             continue

@@ -25,6 +25,7 @@ def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
     from latentwire.arms import ArmInputs
+    from latentwire.arms_table import ARMS
     from latentwire.compression.counts import load_counts
     from latentwire.compression.reconstruction import measure_arms
     from latentwire.compression.table import load_table
@@ -39,7 +40,7 @@ def main() -> None:
         arm: ArmInputs(
             table,
             counts["pca"],
-            compressors["random" if arm == "random" else "pca"],
+            compressors[ARMS[arm].compressor],
             arguments.compress_dim,
             adapters.get(arm),
         )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latentwire.arms_table import ARMS, ordered_arms
 from latentwire.compression.summary import summarise
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.thresholds import reaches
@@ -86,7 +87,7 @@ def _paired(a: ArmScores, b: ArmScores) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def floor_arm(arms: dict[str, ArmScores]) -> str | None:
     """The higher of the floors ``mean`` and ``question``, where they were evaluated."""
-    floors = [arm for arm in ("mean", "question") if arm in arms]
+    floors = [arm for arm in ordered_arms(arms) if ARMS[arm].kind == "floor"]
     return max(floors, key=lambda arm: arms[arm].f1["f1"].mean(), default=None)
 
 

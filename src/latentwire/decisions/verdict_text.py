@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# From ceiling to floor, what the language model reads in the place of the prompt's tokens.
-ARM_LEGENDS = {
-    "text": "token ids, uncompressed: the ceiling",
-    "identity": "the original embeddings, uncompressed: must equal text",
-    "phase2": "codes rebuilt by the adapter after training through the language model",
-    "control": "codes rebuilt by the adapter after Phase 2's steps on reconstruction alone",
-    "phase1": "codes rebuilt by the adapter trained on reconstruction",
-    "random": "codes of a random projection in the place of PCA, rebuilt by an adapter trained like phase1's",
-    "pca": "codes rebuilt by PCA's own inverse, nothing trained",
-    "snap": "for each code, the token of the vocabulary with the nearest code",
-    "snap_d": "for each code, the token nearest to PCA's inverse",
-    "quant": "each number of the original embedding in 1, 2 or 4 bits, at no more bits than the code",
-    "mean": "the mean embedding for every token: a floor",
-    "question": "the question without its context: a floor",
-}
+from latentwire.arms_table import ARMS, ordered_arms
 
 
 def percent(interval: dict[str, Any]) -> str:
@@ -42,11 +28,6 @@ def _number(interval: dict[str, Any] | None, value: Any) -> str:
 
 def _with_count(found: dict[str, Any] | None) -> str:
     return "–" if found is None else f"{100 * found['estimate']:.1f} (n = {found['questions']})"
-
-
-def ordered_arms(arms: dict[str, Any]) -> list[str]:
-    """The arms from ceiling to floor."""
-    return [arm for arm in ARM_LEGENDS if arm in arms]
 
 
 def _at(name: str, revision: str | None) -> str:
@@ -83,7 +64,7 @@ def origin(verdict: dict[str, Any]) -> str:
 
 def f1_table(entries: list[dict[str, Any]]) -> list[str]:
     """F1 of every arm at every code dimension, as Markdown lines."""
-    arms = ordered_arms({arm: True for entry in entries for arm in entry["arms"]})
+    arms = ordered_arms(arm for entry in entries for arm in entry["arms"])
     heads = [f"{entry['bits_per_token']['ratio']:g}× (K = {entry['k']})" for entry in entries]
     lines = [f"| F1 %, final | {' | '.join(heads)} |", "|---|" + "---|" * len(entries)]
     for arm in arms:
@@ -122,9 +103,9 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     if primary["next"]["command"]:
         lines += ["", f"    {primary['next']['command']}"]
     lines += ["", *f1_table(verdict["entries"])]
-    shown = ordered_arms({arm: True for entry in verdict["entries"] for arm in entry["arms"]})
+    shown = ordered_arms(arm for entry in verdict["entries"] for arm in entry["arms"])
     lines += ["", "| arm | what the model reads |", "|---|---|"]
-    lines += [f"| `{arm}` | {ARM_LEGENDS[arm]} |" for arm in shown]
+    lines += [f"| `{arm}` | {ARMS[arm].legend} |" for arm in shown]
     for entry in verdict["entries"]:
         lines += _entry_lines(entry)
     return "\n".join(lines) + "\n"

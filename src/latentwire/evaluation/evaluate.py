@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from latentwire.arms import ArmInputs, rebuild_function
+from latentwire.arms_table import ARMS
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
 from latentwire.evaluation.kept import KeptAnswers
 from latentwire.stopping import StopRequest
@@ -42,8 +43,7 @@ def evaluate_arm(
     Raises:
         Stopped: ``stop`` said so.
     """
-    column = "question_ids" if arm == "question" else "input_ids"
-    sequences = [np.asarray(ids) for ids in prompts[column]]
+    sequences = [np.asarray(ids) for ids in prompts[ARMS[arm].prompt]]
     rebuild = rebuild_function(arm)
     rebuilt_UD = ids_U = None
     if rebuild is not None:

@@ -12,7 +12,7 @@ import pandas as pd
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from latentwire.decisions.verdict_text import ordered_arms
+from latentwire.arms_table import ordered_arms
 
 # Text stays text, and the same figure gives the same bytes.
 plt.rcParams.update({"svg.hashsalt": "latentwire", "svg.fonttype": "none", "font.size": 9})

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentwire.decisions.verdict_text import ARM_LEGENDS, ordered_arms, percent
+from latentwire.arms_table import ARMS, ordered_arms
+from latentwire.decisions.verdict_text import percent
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def scores_table(entry: dict[str, Any]) -> Table:
         intervals = (_unbroken(percent(own[name])) for name in ("f1", "em", "difference_to_text", "retention"))
         counts = (str(own["counts"][name]) for name in ("empty", "length_capped", "degenerate"))
         rows.append((arm, *intervals, *counts))
-    return Table(heads, rows, heads[1:], tuple(ARM_LEGENDS[arm] for arm in arms))
+    return Table(heads, rows, heads[1:], tuple(ARMS[arm].legend for arm in arms))
 
 
 def criteria_table(entry: dict[str, Any]) -> Table:
