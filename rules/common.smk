@@ -11,7 +11,7 @@ from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
 from latentwire.commands import typed
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
-from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.fingerprint import fingerprint
 from latentwire.layout import Layout
 from latentwire.settings import Optimiser
 
@@ -68,14 +68,6 @@ def model_flags():
     return f"--model {shlex.quote(model['path'])} {optional_flag('revision', model['revision'])}"
 
 
-def quick_flags(stage, *others):
-    """The quick evaluation of a training: nothing where there is none, so that its settings rerun nothing."""
-    if not config[stage]["quick_eval_every"]:
-        return ""
-    own = flags(stage, "quick_eval_every", "quick_eval_questions"), flags("evaluate", "max_new_tokens")
-    return " ".join([*own, *others])
-
-
 def model_identity():
     """The model's content where it is local: a touch of its files reruns nothing, a change does."""
     return content_identity(Path(config["model"]["path"]))
@@ -90,11 +82,6 @@ def source_identity():
 def code(script, *modules):
     """The fingerprint of the logic behind a script."""
     return fingerprint(SCRIPTS / script, *modules)
-
-
-def training_code(script, stage):
-    """The fingerprint of a training; its quick evaluation counts where there is one."""
-    return code(script, *(QUICK_EVALUATION if config[stage]["quick_eval_every"] else ()))
 
 
 def arms_code(script, arms):

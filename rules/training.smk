@@ -26,15 +26,14 @@ rule train_phase1:
         phase1=flags("phase1", "epochs", "batch_size", "smoothing", *Optimiser.model_fields)
         + " "
         + flags("adapter", "hidden"),
-        quick=quick_flags("phase1", model_flags(), flags("model", "dtype")),
         device=device("phase1"),
-        code=training_code("train_adapter_only.py", "phase1"),
+        code=code("train_phase1.py"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
-        "exec {PYTHON} {SCRIPTS}/train_adapter_only.py --train {input.train} --held_out {input.held_out}"
+        "exec {PYTHON} {SCRIPTS}/train_phase1.py --train {input.train} --held_out {input.held_out}"
         " --table {input.table} --compressor {input.compressor} --compress_dim {wildcards.k}"
-        " --seed {wildcards.seed} {params.phase1} {params.quick} --device {params.device} --threads {threads}"
+        " --seed {wildcards.seed} {params.phase1} --device {params.device} --threads {threads}"
         " --runtime {resources.runtime} --state {params.state} --output {params.folder} > {log} 2>&1"
 
 
@@ -72,14 +71,13 @@ rule train_phase2:
             "measure_prompts",
         ),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
-        quick=quick_flags("phase2"),
         device=device("phase2"),
-        code=training_code("train_phase2.py", "phase2"),
+        code=code("train_phase2.py"),
         state=f"{PATHS.root}/state",
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
         "exec {PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
-        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.quick}"
+        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"
         " --state {params.state} --output {params.folder} > {log} 2>&1"

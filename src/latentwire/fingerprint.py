@@ -18,16 +18,10 @@ from typing import TypeGuard
 PACKAGE = "latentwire"
 ROOT = Path(__file__).parent
 # The lazy __init__, the table of arms (a rule names its arms' modules and rows), the command line, settings (which
-# reach a program as flags, parameters of its rule), errors,
-# provenance, paths, fingerprints themselves, where state is kept, stops, the stand-alone program around Phase 1, and
-# the quick evaluation: a rule whose result holds one names it as an entry.
-_LEFT_OUT = (
-    "arms_table cli errors evaluation.quick fingerprint hub layout provenance settings standalone state stopping"
-)
+# reach a program as flags, parameters of its rule), errors, provenance, paths, fingerprints themselves, where state is
+# kept, and stops.
+_LEFT_OUT = "arms_table cli errors fingerprint hub layout provenance settings state stopping"
 LEFT_OUT = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _LEFT_OUT.split())}
-
-# The quick evaluation of a training: entries of their own where there is one.
-QUICK_EVALUATION = (f"{PACKAGE}.evaluation.quick", f"{PACKAGE}.lm")
 
 
 def _module_file(name: str) -> Path | None:

@@ -148,20 +148,7 @@ class Optimiser(Section):
     """Largest gradient norm."""
 
 
-class Training(Optimiser):
-    """What both phases share."""
-
-    quick_eval_every: Natural = 0
-    """Steps between quick F1 evaluations (a trend, never a decision), which need the language model; 0: none."""
-    quick_eval_questions: Annotated[int, Field(ge=1, le=10**6)] = 100
-    """Questions per quick evaluation."""
-
-    def determining(self) -> dict[str, Any]:
-        """The settings that determine the trained adapter; a quick evaluation only looks at it."""
-        return self.model_dump(exclude=set(Training.model_fields) - set(Optimiser.model_fields))
-
-
-class Phase1(Training):
+class Phase1(Optimiser):
     """Training on reconstruction alone."""
 
     epochs: Annotated[int, Field(ge=1, le=10**5)] = 3
@@ -174,7 +161,7 @@ class Phase1(Training):
     """Occurrences per epoch of every vocabulary token besides its own in the training prompts."""
 
 
-class Phase2(Training):
+class Phase2(Optimiser):
     """Generation-aware training below the gate, and its control."""
 
     epochs: Annotated[float, Field(gt=0, le=10**5)] = 1

@@ -1,19 +1,15 @@
-"""Phase 1 without a workflow: what ``train_adapter_only.py`` needs around it when it runs by itself."""
+"""Phase 1 without a workflow: the preparation before it and the F1 after it."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_splits, load_counts, save_counts
@@ -25,67 +21,87 @@ from latentwire.data.splits import sample_rows
 from latentwire.data.squad import read_rows
 from latentwire.errors import InputError
 from latentwire.evaluation.evaluate import evaluate_arm
+from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
-from latentwire.evaluation.quick import quick_evaluation
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
-from latentwire.lm import load_model, load_tokenizer, model_identity, read_embeddings
+from latentwire.lm import load_model, load_tokenizer, read_embeddings
+from latentwire.settings import Model
 from latentwire.stopping import StopRequest
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
 
-READER = Path(__file__).parents[2] / "resources" / "reader"
 EVALUATION_BATCH = 32
 
 
-def prepare_inputs(arguments: argparse.Namespace, stop: StopRequest) -> None:
-    """Prepare prompts, the table and the compressor under ``arguments.output``, and name them in ``arguments``.
+def prepare_inputs(
+    model: Model,
+    data: str,
+    data_revision: str | None,
+    output: Path,
+    *,
+    samples: int,
+    eval_samples: int,
+    max_prompt_tokens: int,
+    compress_dim: int,
+    stop: StopRequest,
+) -> TrainingFiles:
+    """Prepare prompts, the table and the compressor under ``output``.
+
+    Args:
+        model: whose tokenizer and table they are.
+        data: ``demo``, a data set on the hub, a folder of official JSON, or one file of it.
+        data_revision: commit of a data set on the hub.
+        output: folder of the run.
+        samples: training prompts.
+        eval_samples: held-out prompts.
+        max_prompt_tokens: longest prompt; longer ones are trimmed.
+        compress_dim: K.
+        stop: asked between two of the steps.
 
     Raises:
         InputError: something is not there, or does not fit together.
-        Stopped: ``stop`` said so, between two of the steps.
+        Stopped: ``stop`` said so.
     """
-    if arguments.model is None:
-        if not READER.is_dir():
-            raise InputError(f"the embedded reader is not at {READER}: run from a checkout, or give --model")
-        arguments.model = str(READER)
-    folder = arguments.output / "inputs"
-    renderer = PromptRenderer(
-        load_tokenizer(arguments.model, arguments.revision), arguments.prompt_style, arguments.system_prompt
+    folder = output / "inputs"
+    files = TrainingFiles(
+        train=folder / "train.parquet",
+        held_out=folder / "held_out.parquet",
+        table=folder / "embeddings.safetensors",
+        compressor=folder / "pca.safetensors",
+        state=output / "state",
+        output=output,
     )
-    table_VD = read_embeddings(arguments.model, arguments.revision)
-    if arguments.compress_dim > table_VD.shape[1]:
-        raise InputError(
-            f"--compress_dim {arguments.compress_dim} is more than the model's dimension, {table_VD.shape[1]}"
-        )
-    rows = _source_rows(arguments.data, arguments.data_revision)
+    renderer = PromptRenderer(load_tokenizer(model.path, model.revision), model.prompt_style, model.system_prompt)
+    table_VD = read_embeddings(model.path, model.revision)
+    if compress_dim > table_VD.shape[1]:
+        raise InputError(f"--compress_dim {compress_dim} is more than the model's dimension, {table_VD.shape[1]}")
+    rows = _source_rows(data, data_revision)
     seen: np.ndarray | None = None
-    for name, samples in (("train", arguments.samples), ("held_out", arguments.eval_samples)):
+    for name, path, count in (("train", files.train, samples), ("held_out", files.held_out, eval_samples)):
         stop.check()
-        chosen = sample_rows(rows[name], samples, seed=0, name=name)
+        chosen = sample_rows(rows[name], count, seed=0, name=name)
         frame, notes = prepare_split(
-            name, chosen, renderer, max_prompt_tokens=arguments.max_prompt_tokens, on_long_prompt="trim"
+            name, chosen, renderer, max_prompt_tokens=max_prompt_tokens, on_long_prompt="trim"
         )
         log.info("%s: %d prompts, %d trimmed or dropped", name, len(frame), len(notes))
         if seen is None:  # train comes first
             seen = np.unique(np.concatenate(list(frame["input_ids"])))
         mark_unseen_answers(frame, seen)
         folder.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(folder / f"{name}.parquet", index=False)
-        setattr(arguments, name, folder / f"{name}.parquet")
+        frame.to_parquet(path, index=False)
     stop.check()
-    prompts, available = iterate_prompt_ids(arguments.train), count_prompts(arguments.train)
-    counts = count_splits(prompts, available, "auto", len(table_VD))
-    save_table(folder / "embeddings.safetensors", table_VD)
+    counts = count_splits(iterate_prompt_ids(files.train), count_prompts(files.train), "auto", len(table_VD))
+    save_table(files.table, table_VD)
     save_counts(folder / "token_counts.safetensors", **counts)
     try:
-        compressor = EmbeddingCompressor(table_VD.shape[1], arguments.compress_dim).fit(table_VD, counts["pca"])
+        compressor = EmbeddingCompressor(table_VD.shape[1], compress_dim).fit(table_VD, counts["pca"])
     except ValueError as error:
         raise InputError(str(error)) from error
-    compressor.save(folder / "pca.safetensors")
+    compressor.save(files.compressor)
     log.info("PCA keeps %.1f%% of the variance", 100 * compressor.explained_variance_ratio)
-    arguments.table, arguments.compressor = folder / "embeddings.safetensors", folder / "pca.safetensors"
+    return files
 
 
 def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
@@ -102,43 +118,29 @@ def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
     return {"train": rows["train"], "held_out": rows["gate"]}
 
 
-def load_quick_evaluation(
-    arguments: argparse.Namespace, files: TrainingFiles, device: torch.device
-) -> tuple[Callable[[Adapter], dict[str, float]], list[Any]]:
-    """The quick evaluation of Phase 1, which needs the language model, and what its numbers depend on."""
-    if arguments.model is None:
-        raise InputError("--quick_eval_every needs the language model: give --model")
-    quick_eval = quick_evaluation(
-        load_model(arguments.model, arguments.revision, arguments.dtype, device),
-        load_tokenizer(arguments.model, arguments.revision),
-        files,
-        arguments.compress_dim,
-        questions=arguments.quick_eval_questions,
-        max_new_tokens=arguments.max_new_tokens,
-        batch_size=EVALUATION_BATCH,
-    )
-    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    return quick_eval, [*identity, arguments.quick_eval_questions, arguments.max_new_tokens]
-
-
-def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device, stop: StopRequest) -> None:
+def report_f1(
+    model: Model,
+    files: TrainingFiles,
+    compress_dim: int,
+    *,
+    max_new_tokens: int,
+    device: torch.device,
+    stop: StopRequest,
+) -> None:
     """Evaluate the text, the untrained inverse and the adapter on the held-out questions, and print and write F1.
 
     Raises:
         Stopped: ``stop`` said so, between two batches.
     """
-    from latentwire.evaluation.generate import Decoder
-
-    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
-    decoder = Decoder(model, load_tokenizer(arguments.model, arguments.revision), arguments.max_new_tokens)
+    decoder = Decoder(
+        load_model(model.path, model.revision, model.dtype, device),
+        load_tokenizer(model.path, model.revision),
+        max_new_tokens,
+    )
     prompts = read_prompts(files.held_out)
     counts = load_counts(files.table.with_name("token_counts.safetensors"))
     inputs = ArmInputs(
-        load_table(files.table),
-        counts["pca"],
-        files.compressor,
-        arguments.compress_dim,
-        files.output / "adapter.safetensors",
+        load_table(files.table), counts["pca"], files.compressor, compress_dim, files.output / "adapter.safetensors"
     )
     records = [
         record

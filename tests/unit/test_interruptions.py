@@ -47,7 +47,7 @@ def command(program, inputs):
     )
     model = f"--model {inputs}/model --dtype float32 --device cpu"
     script, own = {
-        "phase 1": ("train_adapter_only.py", f"{training} {split} --epochs 60 --batch_size 8 --device cpu"),
+        "phase 1": ("train_phase1.py", f"{training} {split} --epochs 60 --batch_size 8 --device cpu"),
         "phase 2": (
             "train_phase2.py",
             f"{model} {training} {split} --decision {inputs}/decision.json --adapter {inputs}/phase1/adapter.safetensors"

@@ -57,8 +57,6 @@ def train(
     table_VD=TABLE,
     compressor=COMPRESSOR,
     *,
-    quick_eval=None,
-    quick_eval_every=0,
     seed=0,
     recon_weight=1.0,
     **changes,
@@ -74,8 +72,6 @@ def train(
         device=CPU,
         state=folder / "state",
         diagnostics=folder / "diagnostics.jsonl",
-        quick_eval=quick_eval,
-        quick_eval_every=quick_eval_every,
     )
 
 
@@ -273,19 +269,6 @@ def test_a_bad_row_in_the_table_stops_it_with_the_step(tmp_path):
     table_VD[int(TRAIN[0][0])] = torch.nan
     with pytest.raises(FloatingPointError, match=r"phase 1: the loss is nan at step \d+;.*embedding table"):
         train(tmp_path, table_VD)
-
-
-def test_the_quick_evaluation_runs_at_its_interval_and_at_the_end(tmp_path):
-    seen = []
-
-    def quick_eval(adapter):
-        seen.append(adapter.parameter_count)
-        return {"quick_f1": 0.5}
-
-    _, history = train(tmp_path, quick_eval=quick_eval, quick_eval_every=5)  # 12 steps
-    assert [row["step"] for row in history] == [0, 5, 10, 12]
-    assert all(row["quick_f1"] == 0.5 for row in history)
-    assert len(seen) == 4
 
 
 def test_the_table_and_the_compressor_are_left_as_they_are(tmp_path):

@@ -192,7 +192,8 @@ def training(finished: Workspace, tmp_path: Path) -> list[object]:
     return [
         "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--compress_dim", 8, "--epochs", 1, "--threads", 1, "--output", tmp_path / "phase1",
+        "--compress_dim", 8, "--epochs", 1, "--threads", 1, "--state", tmp_path / "state",
+        "--output", tmp_path / "phase1",
     ]  # fmt: skip
 
 
@@ -215,7 +216,7 @@ def test_a_ceiling_below_the_threshold_refuses_training(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(program: Callable[..., Ended], training: list[object]):
-    ended = program("train_adapter_only.py", *training, "--device", "cuda")
+    ended = program("train_phase1.py", *training, "--device", "cuda")
     assert ended.code == 1
     assert "a GPU is asked for (--device cuda) but torch sees none" in ended.error
     assert "resources.<stage>.gpu" in ended.error
@@ -225,11 +226,6 @@ def test_teacher_forcing_on_answers_is_refused(program: Callable[..., Ended]):
     ended = program("train_adapter_only.py", "--ce_weight", 1)
     assert ended.code == 2
     assert "--ce_weight 1.0: teacher forcing on answers trains an objective that is never evaluated" in ended.error
-
-
-def test_half_of_the_prepared_inputs_are_refused(program: Callable[..., Ended], tmp_path: Path):
-    ended = program("train_adapter_only.py", "--train", tmp_path / "train.parquet")
-    assert ended.code == 2 and "--held_out, --table, --compressor missing" in ended.error
 
 
 def test_a_row_of_the_table_that_is_not_finite_is_named(

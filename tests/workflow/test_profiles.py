@@ -70,8 +70,8 @@ def test_whatever_keeps_a_state_is_told_how_long_it_may_take(fresh: Workspace):
     text = fresh.succeed("-n", "--profile", "slurm", "all", phase2, configfile=None, cores=None)
     commands = [line for line in text.splitlines() if " --state " in line]
     found = {re.search(r"scripts/(\w+)\.py", line)[1]: re.search(r" --runtime (\d+) ", line)[1] for line in commands}
-    assert found.keys() == {"train_adapter_only", "train_phase2", "evaluate"}
-    stages = {"train_adapter_only": "phase1", "train_phase2": "phase2", "evaluate": "evaluate"}
+    assert found.keys() == {"train_phase1", "train_phase2", "evaluate"}
+    stages = {"train_phase1": "phase1", "train_phase2": "phase2", "evaluate": "evaluate"}
     assert found == {program: str(config["resources"][stage]["runtime"]) for program, stage in stages.items()}
 
 

@@ -65,7 +65,6 @@ def test_a_changed_decision_trains_nothing_before_it_is_made(finished: Workspace
     [
         ("phase2={lr: 0.01}", PHASE2),
         ("phase1={epochs: 2}", PHASE1),
-        ("phase1={quick_eval_every: 2}", PHASE1),
         ("pca={samples: 20}", COMPRESSION),
         ("data={seed: 1}", DATA),
         ("verdict={fvu: 0.4}", REPORT),
@@ -75,10 +74,10 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(finished: Workspace
     assert finished.plan(*EVERYTHING, "--config", change).rules == rules
 
 
-def test_resources_and_settings_of_a_quick_evaluation_that_is_off_rerun_nothing(finished: Workspace):
+def test_resources_rerun_nothing(finished: Workspace):
     more = "{runtime: 60, mem_mb: 3000}"
-    changes = (f"resources={{evaluate: {more}, phase1: {more}, phase2: {more}}}", "phase1={quick_eval_questions: 5}")
-    assert finished.plan(*EVERYTHING, "--config", *changes) == []
+    change = f"resources={{evaluate: {more}, phase1: {more}, phase2: {more}}}"
+    assert finished.plan(*EVERYTHING, "--config", change) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``train_adapter_only.py``, by itself and with prepared inputs."""
+"""``train_adapter_only.py``, which goes from data to F1 without a workflow, and ``train_phase1.py`` beside it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_folder_whose_files_share_an_article_is_refused(reader: Path, tmp_path
     assert "5 articles are in both sources" in done.stderr and "splits would leak" in done.stderr
 
 
-def test_with_prepared_inputs_it_loads_no_language_model(finished: Workspace, tmp_path: Path):
+def test_phase_1s_program_loads_no_language_model(finished: Workspace, tmp_path: Path):
     root = finished / RESULTS
     program = (
         "import runpy, sys\n"
@@ -83,9 +83,10 @@ def test_with_prepared_inputs_it_loads_no_language_model(finished: Workspace, tm
         "print([name for name in sys.modules if name.split('.')[0] in ('transformers', 'tokenizers', 'datasets')])\n"
     )
     arguments = [
-        SCRIPT, "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
+        SCRIPT.with_name("train_phase1.py"), "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--compress_dim", "8", "--batch_size", "16", "--threads", "1", "--output", tmp_path,
+        "--compress_dim", "8", "--batch_size", "16", "--threads", "1",
+        "--state", tmp_path / "state", "--output", tmp_path,
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]\n{program}", *arguments],

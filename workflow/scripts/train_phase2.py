@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
-from latentwire.settings import Evaluate, Model, Phase2
+from latentwire.settings import Model, Phase2
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -23,7 +23,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compress_dim", type=int, required=True, help="code dimension")
     parser.add_argument("--seed", type=int, default=0, help="of the data order")
     cli.add_settings(parser, Phase2, *Phase2.model_fields)
-    cli.add_settings(parser, Evaluate, "max_new_tokens")
     cli.add_stop_arguments(parser)
     parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -48,20 +47,6 @@ def main() -> None:
     files = TrainingFiles(
         arguments.train, arguments.held_out, arguments.table, arguments.compressor, arguments.state, arguments.output
     )
-    quick_eval = None
-    if arguments.quick_eval_every:
-        from latentwire.evaluation.quick import quick_evaluation
-        from latentwire.lm import load_tokenizer
-
-        quick_eval = quick_evaluation(
-            model,
-            load_tokenizer(arguments.model, arguments.revision),
-            files,
-            arguments.compress_dim,
-            questions=arguments.quick_eval_questions,
-            max_new_tokens=arguments.max_new_tokens,
-            batch_size=arguments.batch_size,
-        )
     checkpoints = run_phase2(
         files,
         arguments.adapter,
@@ -70,9 +55,6 @@ def main() -> None:
         cli.section(arguments, Phase2),
         seed=arguments.seed,
         model_identity=model_identity(arguments.model, arguments.revision, arguments.dtype, device),
-        quick_eval=quick_eval,
-        quick_eval_every=arguments.quick_eval_every,
-        quick_eval_identity=[arguments.quick_eval_questions, arguments.max_new_tokens] if quick_eval else (),
         stop=stop,
     )
     write_provenance(

@@ -9,7 +9,7 @@ Shape suffixes: V table rows, U unique tokens of a batch, D embedding dimensions
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,6 @@ def train_phase1(
     state: Path,
     diagnostics: Path,
     hidden: int | None = None,
-    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
-    quick_eval_every: int = 0,
     stop: StopRequest | None = None,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train an adapter on reconstruction.
@@ -159,8 +157,6 @@ def train_phase1(
         state: this run's own folder for checkpoints.
         diagnostics: the JSONL log to write.
         hidden: the adapter's hidden width; None for D/2.
-        quick_eval: further metrics of the adapter (F1 on a fixed subset, which needs the language model).
-        quick_eval_every: steps between them; 0 turns them off.
         stop: asked before every step.
 
     Returns:
@@ -195,8 +191,6 @@ def train_phase1(
 
     def measure(step: int) -> dict[str, float]:
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
-        if quick_eval is not None and quick_eval_every and (step % quick_eval_every == 0 or step == steps):
-            metrics |= quick_eval(adapter)
         return metrics
 
     history = train_adapter(
@@ -207,7 +201,7 @@ def train_phase1(
         settings=settings,
         checkpoints=Checkpoints(state),
         measure=measure,
-        measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),
+        measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="phase 1",
         stop=stop,

@@ -203,8 +203,6 @@ def train_phase2(
     seed: int,
     state: Path,
     diagnostics: Path,
-    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
-    quick_eval_every: int = 0,
     stop: StopRequest | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train ``adapter`` in place, from where Phase 1 left it.
@@ -220,8 +218,6 @@ def train_phase2(
         seed: of the data order.
         state: this run's own folder for checkpoints.
         diagnostics: the JSONL log to write.
-        quick_eval: further metrics of the adapter (F1 on a fixed subset).
-        quick_eval_every: steps between them; 0 turns them off.
         stop: asked before every step.
 
     Returns:
@@ -291,8 +287,6 @@ def train_phase2(
         loss = prompt_loss_by_mention(reader, measured, rebuilt_inputs)
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
         metrics |= {f"prompt_loss_{name}": value for name, value in loss.items()}
-        if quick_eval is not None and quick_eval_every and (step % quick_eval_every == 0 or step == steps):
-            metrics |= quick_eval(adapter)
         return metrics
 
     history = train_adapter(
@@ -303,7 +297,7 @@ def train_phase2(
         settings=settings,
         checkpoints=Checkpoints(state),
         measure=measure,
-        measure_every=quick_eval_every or max(1, steps // MEASUREMENTS),
+        measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="phase 2" if beta else "control",
         stop=stop,

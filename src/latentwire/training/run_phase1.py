@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
 from latentwire.files import write_json
-from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.fingerprint import fingerprint
 from latentwire.settings import Phase1
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
@@ -74,9 +71,6 @@ def run_phase1(
     seed: int,
     recon_weight: float = 1.0,
     hidden: int | None = None,
-    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
-    quick_eval_every: int = 0,
-    quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
 ) -> Checkpoints:
     """Train Phase 1 and write the adapter, its diagnostics and a summary.
@@ -88,8 +82,7 @@ def run_phase1(
         device: where to train.
         seed, recon_weight: see :func:`~latentwire.training.phase1.train_phase1`.
         hidden: the adapter's hidden width; None for D/2.
-        quick_eval, quick_eval_every, stop: see :func:`~latentwire.training.phase1.train_phase1`.
-        quick_eval_identity: what the quick evaluation's numbers depend on besides the adapter.
+        stop: see :func:`~latentwire.training.phase1.train_phase1`.
 
     Returns:
         Its checkpoints, for the caller to clear when everything about the run is on disk.
@@ -97,9 +90,9 @@ def run_phase1(
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
     own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
-    chosen = settings.determining() | own | {"quick_eval_every": quick_eval_every}
-    code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
-    state = state_folder(files.state, [chosen, *quick_eval_identity], files.inputs, code, device.type)
+    chosen = settings.model_dump() | own
+    code = fingerprint(__name__)
+    state = state_folder(files.state, [chosen], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)
     adapter, history = train_phase1(
@@ -114,8 +107,6 @@ def run_phase1(
         state=state,
         diagnostics=diagnostics,
         hidden=hidden,
-        quick_eval=quick_eval,
-        quick_eval_every=quick_eval_every,
         stop=stop,
     )
     summary = {

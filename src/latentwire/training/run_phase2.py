@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.files import sha256_of, write_json
-from latentwire.fingerprint import QUICK_EVALUATION, fingerprint
+from latentwire.fingerprint import fingerprint
 from latentwire.settings import Phase2
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
@@ -28,9 +28,6 @@ def run_phase2(
     *,
     seed: int,
     model_identity: Sequence[Any],
-    quick_eval: Callable[[Adapter], dict[str, float]] | None = None,
-    quick_eval_every: int = 0,
-    quick_eval_identity: Sequence[Any] = (),
     stop: StopRequest | None = None,
 ) -> Checkpoints:
     """Train Phase 2 and write the adapter, its diagnostics and a summary with the calibration and the prompt losses.
@@ -43,9 +40,6 @@ def run_phase2(
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
-        quick_eval: further metrics of the adapter (F1 on a fixed subset).
-        quick_eval_every: steps between them; 0 turns them off.
-        quick_eval_identity: what they depend on besides adapter and model.
         stop: asked before every step.
 
     Returns:
@@ -54,9 +48,9 @@ def run_phase2(
     device = next(model.parameters()).device
     adapter = Adapter.load(phase1_adapter).to(device)
     own = {"seed": seed, "compress_dim": compress_dim}
-    chosen = settings.determining() | own | {"quick_eval_every": quick_eval_every}
-    determining = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
-    code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
+    chosen = settings.model_dump() | own
+    determining = [chosen, sha256_of(phase1_adapter), *model_identity]
+    code = fingerprint(__name__, "latentwire.lm")
     state = state_folder(files.state, determining, files.inputs, code, device.type)
     train = sequences(files.train)
     history, found = train_phase2(
@@ -72,8 +66,6 @@ def run_phase2(
         seed=seed,
         state=state,
         diagnostics=files.output / "diagnostics.jsonl",
-        quick_eval=quick_eval,
-        quick_eval_every=quick_eval_every,
         stop=stop,
     )
     summary = {
