@@ -85,7 +85,7 @@ def test_phase_1s_program_loads_no_language_model(finished: Workspace, tmp_path:
     arguments = [
         SCRIPT.with_name("train_phase1.py"), "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--compress_dim", "8", "--batch_size", "16", "--threads", "1",
+        "--compress_dim", "8", "--epochs", "1", "--batch_size", "16", "--threads", "1",
         "--state", tmp_path / "state", "--output", tmp_path,
     ]  # fmt: skip
     done = subprocess.run(
