@@ -65,6 +65,7 @@ def test_the_dev_extra_holds_the_others(extra: str):
     assert set(EXTRAS[extra]) <= requirements("dev")
 
 
+@pytest.mark.slow  # a process that imports torch and transformers anew
 def test_the_public_names_import_without_the_extras():
     extras = modules([requirement for extra in EXTRAS.values() for requirement in extra])
     assert {"snakemake", "sklearn", "matplotlib"} <= extras

@@ -137,6 +137,7 @@ def test_p_value_and_interval_agree_in_every_simulation(simulated: Simulated) ->
     assert np.array_equal(simulated.hits(), simulated.p_values > 0.05)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_two_arms_covers_as_often_as_it_says() -> None:
     # The arm keeps 9 of 10 of the ceiling's scores; 600 intervals with coverage 95% cover 92.1% to 97.9% of the
     # time but for a false alarm rate of 0.001.
