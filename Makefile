@@ -13,7 +13,7 @@ SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
 
-.PHONY: run real real-quick reader test test-slurm test-real lint bench settings format clean-venv
+.PHONY: run real real-quick reader check test test-slurm test-real lint bench settings format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
@@ -37,6 +37,9 @@ reader: $(READY)  ## the real model's directory and the SQuAD files that it is t
 	  --articles resources/smollm2-135m-squad/articles.json --output data/squad
 	$(BIN)/python workflow/scripts/make_reader.py --source $(BASE) --lora resources/smollm2-135m-squad \
 	  --output models/$(READER)
+
+check: lint  ## linters, type check and the fast tests: a minute on two idle cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses 2 --dist loadfile --quiet
 
 test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
 	$(BIN)/pytest

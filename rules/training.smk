@@ -10,8 +10,8 @@ rule train_phase1:
         allowed=ancient(PATHS.training_allowed),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
-        diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
-        summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
+        diagnostics=f"{PATHS.training('{k}', '{seed}', '{arm}')}/diagnostics.jsonl",
+        summary=f"{PATHS.training('{k}', '{seed}', '{arm}')}/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
     log:
         log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),
@@ -47,8 +47,8 @@ rule train_phase2:
         compressor=PATHS.compressor("pca"),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
-        diagnostics=PATHS.training("{k}", "{seed}", "{arm}") + "/diagnostics.jsonl",
-        summary=PATHS.training("{k}", "{seed}", "{arm}") + "/summary.json",
+        diagnostics=f"{PATHS.training('{k}', '{seed}', '{arm}')}/diagnostics.jsonl",
+        summary=f"{PATHS.training('{k}', '{seed}', '{arm}')}/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
     log:
         log_of(PATHS.adapter("{k}", "{seed}", "{arm}")),

@@ -61,7 +61,7 @@ def test_numbers_of_the_command_line_arrive_as_strings_and_are_coerced(argument,
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("gate={treshold: 0.6}", "gate.treshold: unknown key; did you mean 'threshold'?"),
+        ("gate={treshold: 0.6}", "gate.treshold: unknown key; did you mean 'threshold'?"),  # codespell:ignore treshold
         ("phase_1={epochs: 2}", "phase_1: unknown key; did you mean 'phase1'?"),
         ("gate={zzz: 1}", "gate.zzz: unknown key; known keys: threshold, failing, "),
         ("gate={threshold: 70}", "gate.threshold: '70' should be less than 1 (Phase 1's F1"),
@@ -131,7 +131,8 @@ def test_a_local_models_dimension_and_context_are_known(tmp_path, width_key):
 
 
 def test_all_problems_are_listed_at_once():
-    message = problems_of(configured("gate={threshold: 2, failin: 0.5}", "phase1={epochs: 0}"))
+    wrong = configured("gate={threshold: 2, failin: 0.5}", "phase1={epochs: 0}")  # codespell:ignore failin
+    message = problems_of(wrong)
     assert message.count("\n  - ") == 3
     assert "docs/configuration.md" in message
 

@@ -25,7 +25,7 @@ from latentwire.settings import (
     Section,
     takes_none,
 )
-from latentwire.settings_files import CONFIG, REFERENCE, SCHEMA, files
+from latentwire.report.settings_files import CONFIG, REFERENCE, SCHEMA, files
 
 ROOT = Path(__file__).parents[2]
 

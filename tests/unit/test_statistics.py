@@ -90,11 +90,13 @@ def simulated() -> Simulated:
     return Simulated(intervals, np.array(percentile), np.array(p_values, dtype=float), np.array(naive_errors))
 
 
+@pytest.mark.slow
 def test_the_simulation_clusters_like_squad(simulated: Simulated) -> None:
     errors = np.array([interval.standard_error for interval in simulated.intervals], dtype=float)
     assert 4 < np.mean((errors / simulated.naive_errors) ** 2) < 9
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_the_estimates(simulated: Simulated) -> None:
     # The standard deviation of 2,000 estimates is known to 1.6%, and the linearised error is a few percent low at
     # 24 articles. Ignoring the articles would be low by 60%.
@@ -104,6 +106,7 @@ def test_the_standard_error_is_the_spread_of_the_estimates(simulated: Simulated)
     assert estimates.mean() == pytest.approx(TRUTH, abs=4 * estimates.std() / np.sqrt(SIMULATIONS))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says(simulated: Simulated) -> None:
     # With coverage 95%, 2,000 intervals cover 93.4% to 96.6% of the time but for a false alarm rate of 0.001
     # (3.29 standard deviations of 0.49 points). 8,000 other simulations gave 94.4%, with which the false alarm rate
@@ -111,6 +114,7 @@ def test_the_interval_covers_as_often_as_it_says(simulated: Simulated) -> None:
     assert 0.934 <= simulated.hits().mean() <= 0.966
 
 
+@pytest.mark.slow
 def test_the_interval_covers_more_often_than_the_percentile_bootstrap(simulated: Simulated) -> None:
     # A sign test on the data sets that only one of the two covers: 3.1 standard deviations, false alarm rate
     # 0.001 if both covered equally often.
@@ -120,6 +124,7 @@ def test_the_interval_covers_more_often_than_the_percentile_bootstrap(simulated:
     assert gained - lost > 3.1 * np.sqrt(gained + lost)
 
 
+@pytest.mark.slow
 def test_p_values_at_the_truth_are_uniform(simulated: Simulated) -> None:
     # Chi-square over ten equal classes, 9 degrees of freedom: above 27.9 with a false alarm rate of 0.001.
     counts, _ = np.histogram(simulated.p_values, bins=10, range=(0, 1))
@@ -127,10 +132,12 @@ def test_p_values_at_the_truth_are_uniform(simulated: Simulated) -> None:
     assert np.sum((counts - expected) ** 2) / expected < 27.9
 
 
+@pytest.mark.slow
 def test_p_value_and_interval_agree_in_every_simulation(simulated: Simulated) -> None:
     assert np.array_equal(simulated.hits(), simulated.p_values > 0.05)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_two_arms_covers_as_often_as_it_says() -> None:
     # The arm keeps 9 of 10 of the ceiling's scores; 600 intervals with coverage 95% cover 92.1% to 97.9% of the
     # time but for a false alarm rate of 0.001.

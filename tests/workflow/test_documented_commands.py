@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted(
         page
         for pattern in ("docs/*.md", "docs/decisions/*.md", "benchmarks/*.md", "resources/**/README.md")

@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="the repository")
     root = parser.parse_args().root
     from latentwire.files import write_text
-    from latentwire.settings_files import files
+    from latentwire.report.settings_files import files
 
     for path, content in files().items():
         write_text(root / path, content)
