@@ -13,6 +13,7 @@ import yaml
 
 from latentwire import cli
 from latentwire.arms_table import ARMS
+from latentwire.report.settings_files import CONFIG, REFERENCE, SCHEMA, files
 from latentwire.settings import (
     AdapterSettings,
     BaselineArm,
@@ -25,7 +26,6 @@ from latentwire.settings import (
     Section,
     takes_none,
 )
-from latentwire.report.settings_files import CONFIG, REFERENCE, SCHEMA, files
 
 ROOT = Path(__file__).parents[2]
 
