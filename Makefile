@@ -64,6 +64,7 @@ bench: $(READY)  ## the short benchmarks, on the embedded default: minutes
 	$(BIN)/python benchmarks/data_preparation.py --samples 2000
 	$(BIN)/python benchmarks/pca.py --k 16 --sizes 8192 80000
 	$(BIN)/python benchmarks/phase1.py --k 16
+	$(BIN)/python benchmarks/head_loss.py --tokens 200 --vocab 4096
 	$(BIN)/python benchmarks/token_counts.py --occurrences 20000000 --width 256
 	$(BIN)/python benchmarks/evaluation.py --repeats 1
 	$(BIN)/python benchmarks/dry_run.py --runs 2 10 --repeats 1
