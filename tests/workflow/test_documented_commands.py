@@ -27,6 +27,8 @@ PAGES = [
         for page in ROOT.glob(pattern)
     ),
 ]
+# Flags that programs share, and those made from settings.
+CLI, SETTINGS = ROOT / "src/latentwire/cli.py", ROOT / "src/latentwire/settings.py"
 SHELLS = {"bash", "sh", "shell", "console"}
 # Languages of fenced blocks that hold no command.
 OTHERS = {"json", "markdown", "mermaid", "python", "text", "yaml"}
@@ -174,5 +176,6 @@ def test_commands_in_the_text_name_programs_and_flags_that_exist():
             if program := re.match(r"\.venv/bin/python (\S+\.py)", code):
                 source = (ROOT / program[1]).read_text(encoding="utf-8")
                 shared = "".join(path.read_text(encoding="utf-8") for path in (ROOT / program[1]).parent.glob("_*.py"))
+                of_settings = [f"--{name}" for name in re.findall(r"^    (\w+):", SETTINGS.read_text(), re.MULTILINE)]
                 for flag in re.findall(r"--\w+", code):
-                    assert flag in source + shared + (ROOT / "src/latentwire/cli.py").read_text(), code
+                    assert flag in of_settings or flag in source + shared + CLI.read_text(), code
