@@ -26,7 +26,8 @@ rule prepare_data:
                 optional_flag("data_revision", config["data"]["revision"]),
             ]
         ),
-        code=code("prepare_data.py"),
+        # The verdict and the report read the provenance of the data.
+        code=code("prepare_data.py", "latentwire.provenance.write_provenance"),
         folder=f"{PATHS.root}/data",
     shell:
         "exec {PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"

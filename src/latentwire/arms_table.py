@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 ARM_MODULES = {
     "text": "original",
     "identity": "original",
@@ -32,3 +35,8 @@ def arm_module_name(arm: str) -> str:
         KeyError: there is no such arm.
     """
     return f"latentwire.arms.{ARM_MODULES[arm]}"
+
+
+def arm_module(arm: str) -> ModuleType:
+    """The module that holds an arm."""
+    return import_module(arm_module_name(arm))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_splits, load_counts, save_counts
@@ -26,17 +23,16 @@ from latentwire.data.squad import read_rows
 from latentwire.errors import InputError
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.questions import arm_batches
-from latentwire.evaluation.quick import quick_evaluation
+from latentwire.evaluation.quick import EVALUATION_BATCH
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
-from latentwire.lm import load_model, load_tokenizer, model_identity, read_embeddings
+from latentwire.lm import load_model, load_tokenizer, read_embeddings
 from latentwire.stopping import StopRequest
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
 
 READER = Path(__file__).parents[2] / "resources" / "reader"
-EVALUATION_BATCH = 32
 
 
 def prepare_inputs(arguments: argparse.Namespace, stop: StopRequest) -> None:
@@ -100,25 +96,6 @@ def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
     dev = None if Path(data).is_file() else pd.DataFrame(read_rows("validation", data, revision, 0))
     rows = split_rows(train, dev, seed=0)
     return {"train": rows["train"], "held_out": rows["gate"]}
-
-
-def load_quick_evaluation(
-    arguments: argparse.Namespace, files: TrainingFiles, device: torch.device
-) -> tuple[Callable[[Adapter], dict[str, float]], list[Any]]:
-    """The quick evaluation of Phase 1, which needs the language model, and what its numbers depend on."""
-    if arguments.model is None:
-        raise InputError("--quick_eval_every needs the language model: give --model")
-    quick_eval = quick_evaluation(
-        load_model(arguments.model, arguments.revision, arguments.dtype, device),
-        load_tokenizer(arguments.model, arguments.revision),
-        files,
-        arguments.compress_dim,
-        questions=arguments.quick_eval_questions,
-        max_new_tokens=arguments.max_new_tokens,
-        batch_size=EVALUATION_BATCH,
-    )
-    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    return quick_eval, [*identity, arguments.quick_eval_questions, arguments.max_new_tokens]
 
 
 def report_f1(arguments: argparse.Namespace, files: TrainingFiles, device: torch.device, stop: StopRequest) -> None:

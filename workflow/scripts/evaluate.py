@@ -40,12 +40,12 @@ SETTINGS = "arms compress_dim batch_size max_new_tokens identity_samples shard s
 
 def own_state(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None], device: str) -> Path:
     """Where this evaluation, and no other, keeps the answers that it has."""
-    from latentwire.arms_table import arm_module_name
+    from latentwire.arms_table import arm_module
     from latentwire.fingerprint import fingerprint
     from latentwire.state import state_folder
 
     settings = {name: getattr(arguments, name) for name in SETTINGS}
-    code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
+    code = fingerprint(Path(__file__), *(arm_module(arm).__name__ for arm in arguments.arms))
     return state_folder(arguments.state, [settings, model], inputs, code, device)
 
 

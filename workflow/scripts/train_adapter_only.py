@@ -100,7 +100,7 @@ def main() -> None:
     quick_eval = None
     quick_eval_identity: list[object] = []
     if arguments.quick_eval_every:
-        from latentwire.standalone import load_quick_evaluation
+        from latentwire.evaluation.quick import load_quick_evaluation
 
         quick_eval, quick_eval_identity = load_quick_evaluation(arguments, files, device)
     optimiser = OptimiserSettings(

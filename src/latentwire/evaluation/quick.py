@@ -5,6 +5,7 @@ It shows a trend; at 100 questions the interval is ± 8 points or more, and it n
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,14 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
+from latentwire.errors import InputError
 from latentwire.evaluation.generate import Decoder, generate_answers
 from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.evaluation.squad_metrics import batch_metrics
+from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.training.run_phase1 import TrainingFiles
+
+EVALUATION_BATCH = 32
 
 
 def quick_evaluation(
@@ -59,3 +64,22 @@ def quick_evaluation(
         return {"quick_f1": f1, "quick_em": em}
 
     return evaluate
+
+
+def load_quick_evaluation(
+    arguments: argparse.Namespace, files: TrainingFiles, device: torch.device
+) -> tuple[Callable[[Adapter], dict[str, float]], list[Any]]:
+    """The quick evaluation of Phase 1, which needs the language model, and what its numbers depend on."""
+    if arguments.model is None:
+        raise InputError("--quick_eval_every needs the language model: give --model")
+    quick_eval = quick_evaluation(
+        load_model(arguments.model, arguments.revision, arguments.dtype, device),
+        load_tokenizer(arguments.model, arguments.revision),
+        files,
+        arguments.compress_dim,
+        questions=arguments.quick_eval_questions,
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=EVALUATION_BATCH,
+    )
+    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
+    return quick_eval, [*identity, arguments.quick_eval_questions, arguments.max_new_tokens]

@@ -254,7 +254,9 @@ def tune(
 
     torch.manual_seed(settings.seed)
     checkpoints = Checkpoints(
-        state_folder(state, [asdict(settings), identity], [], fingerprint(__name__), device.type)
+        state_folder(
+            state, [asdict(settings), identity], [], fingerprint(__name__, "latentwire.cli.set_threads"), device.type
+        )
     )
     history = train_adapter(
         _Trained(model),

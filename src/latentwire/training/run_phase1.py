@@ -93,7 +93,7 @@ def run_phase1(
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "hidden": hidden, "quick_eval_every": quick_eval_every}
-    code = fingerprint(__name__, *(QUICK_EVALUATION if quick_eval else ()))
+    code = fingerprint(__name__, "latentwire.cli.set_threads", *(QUICK_EVALUATION if quick_eval else ()))
     state = state_folder(files.state, [chosen, *quick_eval_identity], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)

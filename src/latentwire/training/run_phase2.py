@@ -53,7 +53,9 @@ def run_phase2(
     adapter = Adapter.load(phase1_adapter).to(device)
     chosen = asdict(settings) | {"compress_dim": compress_dim, "quick_eval_every": quick_eval_every}
     own = [chosen, sha256_of(phase1_adapter), *model_identity, *quick_eval_identity]
-    code = fingerprint(__name__, "latentwire.lm", *(QUICK_EVALUATION if quick_eval else ()))
+    code = fingerprint(
+        __name__, "latentwire.lm", "latentwire.cli.set_threads", *(QUICK_EVALUATION if quick_eval else ())
+    )
     state = state_folder(files.state, own, files.inputs, code, device.type)
     train = sequences(files.train)
     history, found = train_phase2(
