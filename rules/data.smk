@@ -21,7 +21,8 @@ rule prepare_data:
         data=flags("data", *(name for name in config["data"] if name != "revision"))
         + " "
         + flags("data", "revision", prefix="data_"),
-        code=code("prepare_data.py"),
+        # The verdict and the report read the provenance of the data.
+        code=code("prepare_data.py", "latentwire.provenance.write_provenance"),
         folder=f"{PATHS.root}/data",
     shell:
         "exec {PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"

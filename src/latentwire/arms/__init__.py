@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from latentwire.arms_table import arm_module_name
+from latentwire.arms.loading import arm_module
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,11 @@ Rebuild = Callable[[ArmInputs, torch.Tensor], torch.Tensor]
 
 def rebuild_function(arm: str) -> Rebuild | None:
     """The arm's function, or None for the arms that read token ids (``text`` and ``question``)."""
-    module: Any = import_module(arm_module_name(arm))
-    return module.ARMS[arm]
+    rebuild: Rebuild | None = arm_module(arm).ARMS[arm]
+    return rebuild
 
 
 def not_applicable(arm: str, inputs: ArmInputs) -> str | None:
     """Why an arm can't be had at this code dimension, or None where it can."""
-    module: Any = import_module(arm_module_name(arm))
-    reason = getattr(module, "not_applicable", None)
+    reason = getattr(arm_module(arm), "not_applicable", None)
     return None if reason is None else reason(inputs)

@@ -220,9 +220,8 @@ def tune(
         return measure_answers(model, held_out, settings.precision)
 
     torch.manual_seed(settings.seed)
-    checkpoints = Checkpoints(
-        state_folder(state, [settings.model_dump(), identity], [], fingerprint(__name__), device.type)
-    )
+    code = fingerprint(__name__, "latentwire.cli.set_threads")
+    checkpoints = Checkpoints(state_folder(state, [settings.model_dump(), identity], [], code, device.type))
     history = train_adapter(
         _Trained(model),
         loss_at,

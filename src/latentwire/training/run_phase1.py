@@ -91,7 +91,7 @@ def run_phase1(
     table_VD = load_table(files.table)
     own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
     chosen = settings.model_dump() | own
-    code = fingerprint(__name__)
+    code = fingerprint(__name__, "latentwire.cli.set_threads")
     state = state_folder(files.state, [chosen], files.inputs, code, device.type)
     diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)

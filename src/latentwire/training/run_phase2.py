@@ -50,7 +50,7 @@ def run_phase2(
     own = {"seed": seed, "compress_dim": compress_dim}
     chosen = settings.model_dump() | own
     determining = [chosen, sha256_of(phase1_adapter), *model_identity]
-    code = fingerprint(__name__, "latentwire.lm")
+    code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     state = state_folder(files.state, determining, files.inputs, code, device.type)
     train = sequences(files.train)
     history, found = train_phase2(
