@@ -20,12 +20,12 @@ run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/
 	$(BIN)/snakemake --profile profiles/local
 	@$(BIN)/python workflow/scripts/summarise.py --verdict results/demo/verdict/verdict.json
 
-real: reader  ## the experiment on a real model and real text: hours; continues after any stop
+real: reader  ## the experiment on a real model and real text: 2.5 hours on two cores; continues after any stop
 	$(BIN)/python workflow/scripts/follow.py --root results/$(READER) --durations resources/$(READER)/durations.tsv \
 	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG)
 	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)/verdict/verdict.json
 
-real-quick: reader  ## every arm and ratio with fewer questions and one seed: half an hour
+real-quick: reader  ## every arm and ratio with fewer questions and one seed
 	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-quick \
 	  --durations resources/$(READER)/durations-quick.tsv \
 	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG) config/smollm2-quick.yaml \
