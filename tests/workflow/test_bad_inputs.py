@@ -73,7 +73,7 @@ def prepare(program: Callable[..., Ended], reader: Path, tmp_path: Path) -> Call
                 path.write_text(content if isinstance(content, str) else json.dumps(content))
                 files += [f"--{name}_file", path]
         return program(
-            "prepare_data.py", "--model", model, "--source", "local", *files,
+            "prepare_data.py", "--model", model, "--system_prompt", "none", "--source", "local", *files,
             "--max_prompt_tokens", tokens, "--output", tmp_path / "data",
         )  # fmt: skip
 
