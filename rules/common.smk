@@ -13,7 +13,6 @@ from latentwire.configuration import ConfigurationError, checked, content_identi
 from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import fingerprint
 from latentwire.layout import Layout
-from latentwire.settings import Optimiser
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -53,6 +52,11 @@ def flags(section, *names, prefix=""):
     """Configuration values as command-line flags of the same names, after a prefix."""
     values = {f"{prefix}{name}": config[section][name] for name in names}
     return " ".join(f"--{name} {'none' if v is None else shlex.quote(str(v))}" for name, v in values.items())
+
+
+def all_but(section, *names):
+    """The names of a section's settings without these."""
+    return [name for name in config[section] if name not in names]
 
 
 def optional_flag(name, value):

@@ -18,9 +18,7 @@ rule prepare_data:
         identity=model_identity(),
         source=source_identity(),
         prompt=flags("model", "prompt_style", "system_prompt"),
-        data=flags("data", *(name for name in config["data"] if name != "revision"))
-        + " "
-        + flags("data", "revision", prefix="data_"),
+        data=flags("data", *all_but("data", "revision")) + " " + flags("data", "revision", prefix="data_"),
         # The verdict and the report read the provenance of the data.
         code=code("prepare_data.py", "latentwire.provenance.write_provenance"),
         folder=f"{PATHS.root}/data",

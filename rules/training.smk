@@ -23,9 +23,7 @@ rule train_phase1:
     resources:
         **job_resources("phase1"),
     params:
-        phase1=flags("phase1", "epochs", "batch_size", "smoothing", *Optimiser.model_fields)
-        + " "
-        + flags("adapter", "hidden"),
+        phase1=flags("phase1", *config["phase1"]) + " " + flags("adapter", *config["adapter"]),
         device=device("phase1"),
         code=code("train_phase1.py"),
         state=f"{PATHS.root}/state",
@@ -61,15 +59,7 @@ rule train_phase2:
         **job_resources("phase2"),
     params:
         model=model_flags() + " " + flags("model", "dtype"),
-        phase2=flags(
-            "phase2",
-            "epochs",
-            "batch_size",
-            *Optimiser.model_fields,
-            "alpha",
-            "calibration_batches",
-            "measure_prompts",
-        ),
+        phase2=flags("phase2", *all_but("phase2", "beta")),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
         device=device("phase2"),
         code=code("train_phase2.py"),

@@ -97,6 +97,20 @@ def add_stop_arguments(to: argparse._ActionsContainer) -> None:
     )
 
 
+def add_training_arguments(to: argparse.ArgumentParser) -> None:
+    """What both phases' programs ask for: files, code dimension, seed, device, and how long a job may take."""
+    to.add_argument("--train", type=Path, required=True, help="prepared training prompts")
+    to.add_argument("--held_out", type=Path, required=True, help="prepared prompts for the log's metrics")
+    to.add_argument("--table", type=Path, required=True, help="embedding table")
+    to.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
+    to.add_argument("--compress_dim", type=int, required=True, help="code dimension")
+    to.add_argument("--seed", type=int, default=0, help="of the data order")
+    to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
+    add_stop_arguments(to)
+    to.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
+    to.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
 def stop_request(arguments: argparse.Namespace) -> StopRequest:
     """What a long loop asks whether to stop; from now on it hears SIGTERM. Without Slurm nothing enforces a limit."""
     return StopRequest(arguments.runtime if "SLURM_JOB_ID" in os.environ else None).listen()

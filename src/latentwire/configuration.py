@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentwire.settings import Configuration, Section
+from latentwire.settings import Configuration, Section, section_of
 
 Config = dict[str, Any]
 
@@ -37,8 +37,7 @@ def _section_at(place: Sequence[Any]) -> type[Section] | None:
     section: type[Section] | None = Configuration
     for key in place:
         field = section.model_fields.get(key) if section is not None else None
-        annotation = field.annotation if field is not None else None
-        section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+        section = section_of(field.annotation) if field is not None else None
     return section
 
 

@@ -21,7 +21,6 @@ def _unique(values: list[Any]) -> list[Any]:
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Natural = Annotated[int, Field(ge=0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Occurrences = Annotated[float, Field(ge=0, le=1e6)]
@@ -30,6 +29,8 @@ Weight = Annotated[float, Field(ge=0, le=1e9)]
 Unique = (AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True}))
 Seeds = Annotated[list[Seed], Field(min_length=1), *Unique]
 
+PromptStyle = Literal["chat", "plain"]
+OnLongPrompt = Literal["error", "trim"]
 OriginalArm = Literal["identity", "mean", "question"]
 CodeArm = Literal["pca", "snap", "snap_d", "quant", "random"]
 BaselineArm = Literal[OriginalArm, CodeArm]
@@ -62,6 +63,11 @@ class Section(BaseModel):
         return value
 
 
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field is of, or None if it is a value."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
 class Exploratory(Section):
     """Overrides for the code dimensions after the first, which are exploratory."""
 
@@ -80,7 +86,7 @@ class Model(Section):
     """Commit of the model on the hub; null for a local directory."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """dtype of the frozen model."""
-    prompt_style: Literal["chat", "plain"] = "chat"
+    prompt_style: PromptStyle = "chat"
     """chat (the model's own template) or plain ("... Answer:")."""
     system_prompt: str | None = (
         "Answer the question with a phrase copied from the context. Give the phrase only: no sentence, no explanation."
@@ -111,7 +117,7 @@ class Data(Section):
     """Questions of final, the test split that is read once, at the end; null takes all."""
     max_prompt_tokens: Annotated[int, Field(ge=16, le=10**6)] = 1024
     """Longest prompt in tokens, at most the model's context."""
-    on_long_prompt: Literal["error", "trim"] = "error"
+    on_long_prompt: OnLongPrompt = "error"
     """What to do with a longer evaluation prompt: error, or trim its context. Training prompts are always trimmed."""
 
 
@@ -131,7 +137,7 @@ class AdapterSettings(Section):
     """Hidden width; null is half the embedding dimension (19.9 M parameters at 512 -> 4096)."""
 
 
-BatchSize = Annotated[int, Field(ge=1, le=10**6)]
+Size = Annotated[int, Field(ge=1, le=10**6)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -153,7 +159,7 @@ class Phase1(Optimiser):
 
     epochs: Annotated[int, Field(ge=1, le=10**5)] = 3
     """Passes over the training prompts."""
-    batch_size: BatchSize = 32
+    batch_size: Size = 32
     """Prompts per step."""
     lr: LearningRate = 1e-3
     """Peak learning rate of AdamW."""
@@ -166,7 +172,7 @@ class Phase2(Optimiser):
 
     epochs: Annotated[float, Field(gt=0, le=10**5)] = 1
     """Passes over the training prompts; below 1, a part of them."""
-    batch_size: BatchSize = 8
+    batch_size: Size = 8
     """Prompts per step."""
     lr: LearningRate = 1e-4
     """Peak learning rate of AdamW."""
@@ -266,9 +272,6 @@ class Resources(Section):
     """Generation of answers."""
     reconstruction: Job = Job(threads=8, mem_mb=32_000, runtime=60, gpu=0)
     """Reconstruction metrics."""
-
-
-Size = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class Tuning(Optimiser):

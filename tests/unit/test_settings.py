@@ -24,6 +24,7 @@ from latentwire.settings import (
     Phase1,
     Phase2,
     Section,
+    section_of,
     takes_none,
 )
 
@@ -34,8 +35,8 @@ def sections(section: type[Section] = Configuration) -> Iterator[type[Section]]:
     """The configuration and all its sections."""
     yield section
     for field in section.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from sections(field.annotation)
+        if (inner := section_of(field.annotation)) is not None:
+            yield from sections(inner)
 
 
 SETTINGS = [(section, name) for section in dict.fromkeys(sections()) for name in section.model_fields]

@@ -13,19 +13,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
     cli.add_settings(parser, Model, "dtype")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     parser.add_argument("--decision", type=Path, required=True, help="the gate's decision; refuses where it says no")
     parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
-    parser.add_argument("--train", type=Path, required=True, help="prepared training prompts")
-    parser.add_argument("--held_out", type=Path, required=True, help="prepared prompts for the log's metrics")
-    parser.add_argument("--table", type=Path, required=True, help="embedding table")
-    parser.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
-    parser.add_argument("--compress_dim", type=int, required=True, help="code dimension")
-    parser.add_argument("--seed", type=int, default=0, help="of the data order")
     cli.add_settings(parser, Phase2, *Phase2.model_fields)
-    cli.add_stop_arguments(parser)
-    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    cli.add_training_arguments(parser)
     return parser.parse_args()
 
 
@@ -44,9 +35,7 @@ def main() -> None:
 
     device = choose_device(arguments.device)
     model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
-    files = TrainingFiles(
-        arguments.train, arguments.held_out, arguments.table, arguments.compressor, arguments.state, arguments.output
-    )
+    files = TrainingFiles.of(vars(arguments))
     checkpoints = run_phase2(
         files,
         arguments.adapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,7 @@ from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
 from latentwire.demo.corpus import demo_splits
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
-from latentwire.settings import Data
-
-OnLongPrompt = Literal["error", "trim"]
+from latentwire.settings import Data, OnLongPrompt
 
 
 def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:

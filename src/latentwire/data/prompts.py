@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.errors import InputError
+from latentwire.settings import PromptStyle
 
-PromptStyle = Literal["chat", "plain"]
 # Some chat templates print today's date; a constant keeps prompts the same from day to day.
 _DATE = "26 Jul 2024"
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentwire.configuration import content_identity
-from latentwire.data.prompts import PromptRenderer, PromptStyle
+from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path, sha256_of, write_json
@@ -27,7 +27,7 @@ from latentwire.fingerprint import fingerprint
 from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.provenance import library_versions
 from latentwire.readers.branches import IGNORED, Branched, branch_mask, branched, padded
-from latentwire.settings import Tuning
+from latentwire.settings import PromptStyle, Tuning
 from latentwire.state import state_folder
 from latentwire.stopping import StopRequest
 from latentwire.training.checkpoint import Checkpoints

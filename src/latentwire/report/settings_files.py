@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from latentwire.settings import Configuration, Job, Resources, Section
+from latentwire.settings import Configuration, Job, Resources, Section, section_of
 
 CONFIG, SCHEMA, REFERENCE = "config.yaml", "workflow/schemas/config.schema.yaml", "docs/configuration.md"
 WIDTH = 118
@@ -28,10 +28,6 @@ def schema() -> str:
     return "# Written by 'make settings' from src/latentwire/settings.py.\n" + yaml.safe_dump(
         made, sort_keys=False, width=WIDTH, allow_unicode=True
     )
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _own_first(section: type[Section]) -> list[str]:
@@ -54,7 +50,7 @@ def _value(value: Any) -> str:
 def _yaml_lines(section: Section, indent: str = "") -> Iterator[str]:
     for name in _own_first(type(section)):
         field = type(section).model_fields[name]
-        value, own = getattr(section, name), _section_of(field.annotation)
+        value, own = getattr(section, name), section_of(field.annotation)
         if indent == "" and name != "experiment":
             yield ""
         if own is not None and own.__name__ == "Job":
@@ -115,7 +111,7 @@ def reference() -> str:
         "Written by `make settings` from `src/latentwire/settings.py`. `config.yaml` holds these defaults, which are",
         "the headline experiment; an overlay in `config/` or `--config` names only what it changes.",
     ]
-    sections = {name: _section_of(field.annotation) for name, field in Configuration.model_fields.items()}
+    sections = {name: section_of(field.annotation) for name, field in Configuration.model_fields.items()}
     lines += _table("The experiment", "Settings outside of sections.", Configuration)
     for name, section in sections.items():
         if section is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -40,6 +42,11 @@ class TrainingFiles:
     compressor: Path
     state: Path
     output: Path
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From values of the same names, such as a program's flags."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     @property
     def inputs(self) -> list[Path]:
