@@ -16,7 +16,7 @@ def adapted(inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     """The adapter's output for each token's code."""
     compressor = EmbeddingCompressor.load(inputs.compressor, inputs.compress_dim)
     adapter = Adapter.load(inputs.adapter)
-    codes_UK = compressor.compress(inputs.table_VD[ids_U])
+    codes_UK = compressor.codes(inputs.table_VD)[ids_U]
     return torch.cat([adapter(part) for part in codes_UK.split(BLOCK_ROWS)])
 
 

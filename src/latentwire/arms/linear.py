@@ -11,7 +11,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 def pca(inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     """Compress and decompress."""
     compressor = EmbeddingCompressor.load(inputs.compressor, inputs.compress_dim)
-    return compressor.decompress(compressor.compress(inputs.table_VD[ids_U]))
+    return compressor.decompress(compressor.codes(inputs.table_VD)[ids_U])
 
 
 ARMS = {"pca": pca}

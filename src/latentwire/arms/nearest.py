@@ -16,14 +16,14 @@ from latentwire.compression.nearest import nearest_rows
 def snap(inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     """The row whose code is nearest."""
     compressor = EmbeddingCompressor.load(inputs.compressor, inputs.compress_dim)
-    codes_VK = compressor.compress(inputs.table_VD)
+    codes_VK = compressor.codes(inputs.table_VD)
     return inputs.table_VD[nearest_rows(codes_VK[ids_U], codes_VK)]
 
 
 def snap_d(inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     """The row nearest to the compressor's linear inverse."""
     compressor = EmbeddingCompressor.load(inputs.compressor, inputs.compress_dim)
-    inverse_UD = compressor.decompress(compressor.compress(inputs.table_VD[ids_U]))
+    inverse_UD = compressor.decompress(compressor.codes(inputs.table_VD)[ids_U])
     return inputs.table_VD[nearest_rows(inverse_UD, inputs.table_VD)]
 
 

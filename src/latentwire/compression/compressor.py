@@ -22,6 +22,7 @@ from latentwire.errors import InputError
 from latentwire.files import atomic_path
 
 Method = Literal["pca", "random"]
+BLOCK_ROWS = 8192
 _TENSORS = ("mean_D", "scale", "components_KD", "code_std_K", "spectrum_D")
 
 
@@ -105,6 +106,10 @@ class EmbeddingCompressor:
         if x.shape[-1] != self.input_dim:
             raise ValueError(f"expected embeddings [.., {self.input_dim}], got {tuple(x.shape)}")
         return (self.standardise(x) @ self.components_KD.T.to(x.device)).to(x.dtype)
+
+    def codes(self, table_VD: torch.Tensor) -> torch.Tensor:
+        """Codes ``[V, K]`` of a whole table: a product of another shape rounds a row's code differently."""
+        return torch.cat([self.compress(block) for block in table_VD.split(BLOCK_ROWS)])
 
     def decompress(self, z: torch.Tensor) -> torch.Tensor:
         """The linear inverse: float32 embeddings ``[.., D]`` of codes ``[.., K]``."""

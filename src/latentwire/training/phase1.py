@@ -51,7 +51,7 @@ class TokenRows:
         self.row_of_V = torch.full((len(table_VD),), -1, dtype=torch.int64)
         self.row_of_V[ids] = torch.arange(len(ids))
         rows = table_VD[ids]
-        self.codes = torch.cat([compressor.compress(block) for block in rows.split(BLOCK_ROWS)]).to(device)
+        self.codes = compressor.codes(table_VD)[ids].to(device)
         self.rows = rows.to(device)
         self.compressor = compressor
         self.device = device
