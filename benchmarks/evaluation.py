@@ -18,9 +18,10 @@ import _machine
 import numpy as np
 import torch
 
+from latentwire.embeddings import read_embeddings
 from latentwire.evaluation.generate import Answer, Decoder, generate_answers
 from latentwire.evaluation.prefixes import batches_by_prefix, prefix_runs
-from latentwire.lm import load_model, load_tokenizer, read_embeddings
+from latentwire.lm import load_model, load_tokenizer
 
 
 def parse_arguments() -> argparse.Namespace:

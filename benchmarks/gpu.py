@@ -22,11 +22,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.demo.tokenizer import build_tokenizer
 from latentwire.evaluation.generate import Decoder
+from latentwire.data.tokenizer import build_tokenizer
 from latentwire.settings import Optimiser
 from latentwire.training.loop import make_optimiser
-from latentwire.training.phase1 import TokenRows, autocast, unique_tokens, weighted_error
+from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error
 from latentwire.training.phase2 import PromptReader, prompt_batch, prompt_inputs
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     adapter = Adapter.from_compressor(compressor).to(device)
     settings = Optimiser(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
     optimiser = make_optimiser(adapter, settings)
-    rows = TokenRows(table_VD, compressor, torch.arange(shapes.vocab), device)
+    rows = TokenRows(table_VD, compressor.codes(table_VD), compressor, torch.arange(shapes.vocab), device)
     ids_U, counts_U = unique_tokens(prompts)
     batch = prompt_batch(prompts, [np.ones(shapes.tokens, dtype=bool)] * shapes.prompts)
     reader = PromptReader(model)

@@ -36,8 +36,8 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.compression.pca import weighted_moments
-from latentwire.compression.table import load_table, save_table
-from latentwire.lm import read_embeddings
+from latentwire.embeddings import read_embeddings
+from latentwire.table import load_table, save_table
 
 OURS = "token counts (this project)"
 

@@ -26,10 +26,10 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
-from latentwire.lm import read_embeddings
+from latentwire.embeddings import read_embeddings
 from latentwire.settings import Optimiser
 from latentwire.training.loop import make_optimiser
-from latentwire.training.phase1 import TokenRows, unique_tokens, weighted_error
+from latentwire.training.objectives import TokenRows, unique_tokens, weighted_error
 
 # A training step on prompts; returns the loss.
 Step = Callable[[list[np.ndarray]], float]
@@ -145,7 +145,9 @@ def main() -> None:
     table_VD = read_embeddings(arguments.model)
     counts_V = count_tokens(prompts, len(table_VD))
     compressor = EmbeddingCompressor(table_VD.shape[1], arguments.k).fit(table_VD, counts_V)
-    rows = TokenRows(table_VD, compressor, counts_V.nonzero().flatten(), torch.device("cpu"))
+    rows = TokenRows(
+        table_VD, compressor.codes(table_VD), compressor, counts_V.nonzero().flatten(), torch.device("cpu")
+    )
     rate = _machine.gemm_rate()
     lines = []
     for size in arguments.batch_sizes:

@@ -33,7 +33,7 @@ def read(model: str, output: Path) -> None:
 
 def measure(model: str) -> dict[str, float]:
     """Bytes of the table, of the baseline and of the peak above it, and seconds, of one run in this process."""
-    from latentwire.compression.table import load_table
+    from latentwire.table import load_table
 
     with tempfile.TemporaryDirectory() as folder:
         read(str(READER), Path(folder, "reader.safetensors"))

@@ -28,12 +28,12 @@ from transformers import AutoTokenizer
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
-from latentwire.compression.metrics import question_sums, type_errors
 from latentwire.data.prepare import mark_unseen_answers, prepare_split
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import read_squad_json
+from latentwire.embeddings import read_embeddings
+from latentwire.evaluation.reconstruction_metrics import question_sums, type_errors
 from latentwire.evaluation.statistics import ratio_interval
-from latentwire.lm import read_embeddings
 from latentwire.settings import Phase1
 from latentwire.training.phase1 import train_phase1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
+from latentwire.arms_table import ARMS, EVALUATIONS, TRAINED, Variant, arm_row
 from latentwire.commands import typed
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
@@ -37,14 +37,17 @@ COMMAND = " ".join(
     [typed("snakemake"), "--profile", "slurm" if ON_GPUS else "profiles/local"]
     + ([] if ON_GPUS and not OVERLAYS else ["--configfile", *map(shlex.quote, OVERLAYS or ["config.yaml"])])
 )
-STAGES = ("phase1", "phase2")
+OWN_CODECS = {name: Path(file) for name, file in config["codecs"].items()}
+CODEC_FILES = ("codes.safetensors", "decoder.safetensors", "config.json")
 
 
 wildcard_constraints:
     k=r"\d+",
     seed=r"\d+",
-    split="gate|final",
-    arm="|".join(arm for arm, row in ARMS.items() if row.trained),
+    evaluation="|".join(EVALUATIONS),
+    stage="|".join(TRAINED),
+    arm="|".join(arm for arms in TRAINED.values() for arm in arms),
+    codec="|".join([*{row.codec for row in ARMS.values() if row.codec}, *OWN_CODECS]),
     shard=r"\d+",
 
 
@@ -88,9 +91,10 @@ def code(script, *modules):
     return fingerprint(SCRIPTS / script, *modules)
 
 
-def arms_code(script, arms):
-    """The fingerprint of a program that rebuilds embeddings: the shared code, and these arms' modules and rows."""
-    return [code(script, *(arm_module_name(arm) for arm in arms)), *(ARMS[arm].determining for arm in arms)]
+def variants_code(script, variants):
+    """The fingerprint of a program that reads codecs, these arms' rows, and the files of the user's own codecs."""
+    rows = [arm_row(arm).determining for arm in dict.fromkeys(variant.arm for variant in variants)]
+    return [code(script), *rows, *map(content_identity, OWN_CODECS.values())]
 
 
 def device(stage):
@@ -148,58 +152,69 @@ def seeds_of(k):
     return at_dimension(k, SEEDS, config["exploratory"]["seeds"])
 
 
-def arms_of(group, split="final", k=None):
-    """The configured arms of a group at a code dimension; the gate needs Phase 1 alone."""
+def wanted(arm, k=None):
+    """Whether an arm is part of the experiment at a code dimension, if the gate asks for its stage."""
     configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
-    wanted = {"text", "phase1", "phase2", "control", *configured}
-    if group == "phase1" and split == "gate":
-        wanted = {"phase1"}
-    return [arm for arm in GROUP_ARMS[group] if arm in wanted]
+    return arm in {"text", "phase1", *TRAINED["phase2"], *configured, *OWN_CODECS}
 
 
-def arms_at(group, wildcards):
-    """The arms of a group that a job with these wildcards evaluates."""
-    return arms_of(group, getattr(wildcards, "split", "final"), getattr(wildcards, "k", None))
+def trained_variants(k, seed, stage):
+    """The arms of a training stage at a code dimension and seed."""
+    return [Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)]
 
 
-def predictions(group):
-    """The predictions of one shard of a group's arms."""
-    return f"{PATHS.group(group)}/{{split}}/predictions.{{shard}}-of-{SHARDS}.jsonl"
+def variants_of(evaluation):
+    """The arms that are evaluated together; those of ``final`` are known when every gate has decided."""
+    if evaluation == "phase1":
+        return [Variant("phase1", k, seed) for k in DIMS for seed in seeds_of(k)]
+    untrained = [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.stage is None]
+    found = [Variant(row.name) for row in untrained if row.codec is None and wanted(row.name)]
+    if evaluation == "ceiling":
+        return found
+    found += [Variant(row.name) for row in untrained if row.codec and not row.sized and wanted(row.name)]
+    for k in DIMS:
+        found += [Variant(row.name, k) for row in untrained if row.codec and row.sized and wanted(row.name, k)]
+        found += [v for seed in seeds_of(k) for stage in stages_of(k) for v in trained_variants(k, seed, stage)]
+    return found
 
 
-def shard_predictions(group):
-    """The predictions of all shards of a group's arms."""
-    return expand(predictions(group), shard=range(SHARDS), allow_missing=True)
+def codec_inputs(variants):
+    """The files of the codecs that arms are, or decode."""
+    files = []
+    for variant in variants:
+        row = arm_row(variant.arm)
+        if row.codec:
+            files += [f"{PATHS.fitted(variant.k, row.codec)}/{name}" for name in CODEC_FILES]
+        if row.stage:
+            folder = PATHS.training(variant.k, variant.seed, variant.arm)
+            files += [f"{folder}/{name}" for name in ("adapter.safetensors", "config.json")]
+    return list(dict.fromkeys(files))
+
+
+def measured_variants(wildcards):
+    """The arms whose reconstruction is measured for a training stage."""
+    k, seed = int(wildcards.k), int(wildcards.seed)
+    return [Variant("pca", k), *trained_variants(k, seed, wildcards.stage)]
+
+
+def codes_of(arm):
+    """The codes that a training reads."""
+    return lambda w: f"{PATHS.fitted(w.k, arm_row(arm or w.arm).codec)}/codes.safetensors"
+
+
+def own_codec_flags():
+    """The Python files of the user's own codecs."""
+    return "--codec_files " + " ".join(map(shlex.quote, map(str, OWN_CODECS.values()))) if OWN_CODECS else ""
 
 
 def gates_before_final(wildcards):
     """The split ``final`` is read after every gate has decided."""
-    return ancient(expand(PATHS.gate("{k}", "decision"), k=DIMS)) if wildcards.split == "final" else []
-
-
-def adapters(group):
-    """The trained adapters that the arms of a group read."""
-
-    def paths(wildcards):
-        arms = arms_at(group, wildcards) if group in STAGES else []
-        return [PATHS.adapter(wildcards.k, wildcards.seed, arm) for arm in arms]
-
-    return paths
-
-
-def compressors(group):
-    """The compressors that the arms of a group read."""
-
-    def paths(wildcards):
-        methods = [ARMS[arm].compressor for arm in arms_at(group, wildcards) if ARMS[arm].compressor]
-        return [PATHS.compressor(method) for method in dict.fromkeys(methods)]
-
-    return paths
+    return ancient(expand(PATHS.gate("{k}", "decision"), k=DIMS)) if wildcards.evaluation == "final" else []
 
 
 def final_read_flags(wildcards):
     """Where and as what a read of ``final`` is recorded."""
-    return f"--final_reads {PATHS.final_reads}" if wildcards.split == "final" else ""
+    return f"--final_reads {PATHS.final_reads}" if wildcards.evaluation == "final" else ""
 
 
 def runs_phase2(k):
@@ -208,12 +223,9 @@ def runs_phase2(k):
     return json.loads(decision.read_text())["run_phase2"]
 
 
-LINEAR_DIMS = [k for k in DIMS if arms_of("linear", k=k)]
-
-
 def stages_of(k):
     """The stages whose results belong to the experiment at ``k``."""
-    return STAGES if runs_phase2(k) else STAGES[:1]
+    return ("phase1", "phase2") if runs_phase2(k) else ("phase1",)
 
 
 def per_stage(pattern):

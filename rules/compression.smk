@@ -65,3 +65,46 @@ rule fit_random_projection:
     shell:
         "exec {PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
         " --compress_dim {params.dim} {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
+
+
+# Stores the table in the form that it is decoded from.
+rule fit_codec:
+    input:
+        table=PATHS.table,
+        counts=PATHS.counts,
+        compressor=lambda w: PATHS.compressor(w.codec) if w.codec in ("pca", "random") else [],
+    output:
+        codes=f"{PATHS.fitted('{k}', '{codec}')}/codes.safetensors",
+        decoder=f"{PATHS.fitted('{k}', '{codec}')}/decoder.safetensors",
+        config=f"{PATHS.fitted('{k}', '{codec}')}/config.json",
+        provenance=provenance(f"{PATHS.fitted('{k}', '{codec}')}/config.json"),
+    log:
+        log_of(PATHS.fitted("{k}", "{codec}")),
+    benchmark:
+        benchmark_of(PATHS.fitted("{k}", "{codec}"))
+    threads: threads_of("compression")
+    resources:
+        **job_resources("compression"),
+    params:
+        dim=lambda w: optional_flag("compress_dim", w.get("k")),
+        compressor=lambda w, input: optional_flag("compressor", input.get("compressor") or None),
+        file=lambda w: optional_flag("file", OWN_CODECS.get(w.codec)),
+        folder=lambda w, output: Path(output.config).parent,
+        code=lambda w: [code("fit_codec.py"), content_identity(OWN_CODECS[w.codec]) if w.codec in OWN_CODECS else None],
+    shell:
+        "exec {PYTHON} {SCRIPTS}/fit_codec.py --codec {wildcards.codec} {params.file} --table {input.table}"
+        " --counts {input.counts} {params.compressor} {params.dim} --threads {threads}"
+        " --output {params.folder} > {log} 2>&1"
+
+
+# Those that do not depend on the code dimension.
+use rule fit_codec as fit_table_codec with:
+    output:
+        codes=f"{PATHS.fitted(None, '{codec}')}/codes.safetensors",
+        decoder=f"{PATHS.fitted(None, '{codec}')}/decoder.safetensors",
+        config=f"{PATHS.fitted(None, '{codec}')}/config.json",
+        provenance=provenance(f"{PATHS.fitted(None, '{codec}')}/config.json"),
+    log:
+        log_of(PATHS.fitted(None, "{codec}")),
+    benchmark:
+        benchmark_of(PATHS.fitted(None, "{codec}"))

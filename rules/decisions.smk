@@ -11,7 +11,7 @@ localrules:
 # a checkpoint has finished, and a gate must not decide on scores that are out of date.
 checkpoint check_ceiling:
     input:
-        scores=PATHS.scores("original", "gate"),
+        scores=PATHS.scores("ceiling"),
     output:
         PATHS.ceiling,
     log:
@@ -49,8 +49,8 @@ checkpoint require_ceiling:
 checkpoint decide_gate:
     input:
         ceiling=PATHS.ceiling,
-        original=PATHS.scores("original", "gate"),
-        phase1=lambda w: expand(PATHS.scores("phase1", "gate", w.k), seed=seeds_of(w.k)),
+        text=PATHS.scores("ceiling"),
+        phase1=PATHS.scores("phase1"),
     output:
         decision=PATHS.gate("{k}", "decision"),
         evidence=PATHS.gate("{k}", "evidence"),
@@ -66,8 +66,8 @@ checkpoint decide_gate:
         bootstrap=bootstrap_flags(),
         code=code("gate.py"),
     shell:
-        "exec {PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --original {input.original} --phase1 {input.phase1}"
-        " {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --text {input.text} --phase1 {input.phase1}"
+        " --compress_dim {wildcards.k} {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
 
 
 rule final_validation:
@@ -79,9 +79,9 @@ rule final_validation:
         prepared=provenance(PATHS.manifest),
         spectrum=PATHS.spectrum,
         table=PATHS.table,
-        original=PATHS.scores("original", "final"),
-        linear=expand(PATHS.scores("linear", "final"), k=LINEAR_DIMS),
-        scores=per_stage(lambda k, seed, stage: PATHS.scores(stage, "final", k, seed)),
+        scores=PATHS.scores("final"),
+        # What they store is their rate.
+        codecs=lambda w: codec_inputs(variants_of("final")),
         reconstruction=per_stage(PATHS.reconstruction),
     output:
         verdict=PATHS.verdict,
@@ -97,7 +97,6 @@ rule final_validation:
                 flags("verdict", "cosine", "fvu"),
                 f"--compress_dims {' '.join(map(str, DIMS))} --seeds {' '.join(map(str, SEEDS))}",
                 f"--exploratory_seeds {' '.join(map(str, seeds_of(DIMS[-1])))}" if DIMS[1:] else "",
-                f"--linear {' '.join(map(str, LINEAR_DIMS))}",
             ]
         ),
         training=flags("phase1", "epochs") + " " + flags("adapter", "hidden"),

@@ -1,101 +1,91 @@
-# Answers, scores and reconstruction of every arm. Arms of one group share one load of the model.
-EVALUATION = flags("evaluate", "batch_size", "max_new_tokens", "identity_samples")
+# Answers, scores and reconstruction of every arm. An evaluation loads the model once, or not at all if every answer is
+# in the store already; shards are for parallelism alone.
 
 
-for GROUP in GROUP_ARMS:
-
-    rule:
-        name:
-            f"evaluate_{GROUP}"
-        input:
-            prompts=PATHS.data("{split}"),
-            table=PATHS.table,
-            counts=PATHS.counts,
-            compressors=compressors(GROUP),
-            adapters=adapters(GROUP),
-            gates=gates_before_final,
-        output:
-            predictions=predictions(GROUP),
-            provenance=provenance(predictions(GROUP)),
-        log:
-            log_of(predictions(GROUP)),
-        benchmark:
-            benchmark_of(predictions(GROUP))
-        threads: threads_of("evaluate")
-        resources:
-            **job_resources("evaluate"),
-        params:
-            model=model_flags() + " " + flags("model", "dtype"),
-            arms=lambda w, group=GROUP: arms_at(group, w),
-            dim="" if GROUP == "original" else "--compress_dim {k}",
-            evaluation=EVALUATION,
-            reads=final_read_flags,
-            device=device("evaluate"),
-            state=f"{PATHS.root}/state",
-            code=lambda w, group=GROUP: arms_code("evaluate.py", arms_at(group, w)),
-        shell:
-            "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --arms {params.arms} --prompts {input.prompts}"
-            " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
-            " {params.dim} --adapter {input.adapters} {params.evaluation} --shard {wildcards.shard} --shards {SHARDS}"
-            " {params.reads} --configuration {CONFIGURATION} --device {params.device} --threads {threads}"
-            " --runtime {resources.runtime} --state {params.state} --output {output.predictions} > {log} 2>&1"
+rule evaluate:
+    input:
+        prompts=lambda w: PATHS.data(EVALUATIONS[w.evaluation]),
+        table=PATHS.table,
+        counts=PATHS.counts,
+        codecs=lambda w: codec_inputs(variants_of(w.evaluation)),
+        gates=gates_before_final,
+    output:
+        predictions=PATHS.predictions("{evaluation}", "{shard}", SHARDS),
+        provenance=provenance(PATHS.predictions("{evaluation}", "{shard}", SHARDS)),
+    log:
+        log_of(PATHS.predictions("{evaluation}", "{shard}", SHARDS)),
+    benchmark:
+        benchmark_of(PATHS.predictions("{evaluation}", "{shard}", SHARDS))
+    threads: threads_of("evaluate")
+    resources:
+        **job_resources("evaluate"),
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        root=PATHS.root,
+        variants=lambda w: list(map(str, variants_of(w.evaluation))),
+        own=own_codec_flags(),
+        evaluation=flags("evaluate", "batch_size", "max_new_tokens", "identity_samples"),
+        reads=final_read_flags,
+        device=device("evaluate"),
+        state=f"{PATHS.root}/state",
+        answers=PATHS.answers,
+        code=lambda w: variants_code("evaluate.py", variants_of(w.evaluation)),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --root {params.root} --variants {params.variants}"
+        " --prompts {input.prompts} --table {input.table} --counts {input.counts} {params.own} {params.evaluation}"
+        " --shard {wildcards.shard} --shards {SHARDS} {params.reads} --configuration {CONFIGURATION}"
+        " --device {params.device} --threads {threads} --runtime {resources.runtime} --state {params.state}"
+        " --answers {params.answers} --output {output.predictions} > {log} 2>&1"
 
 
-for STAGE in STAGES:
-
-    rule:
-        name:
-            f"measure_reconstruction_{STAGE}"
-        input:
-            prompts=PATHS.data("gate"),
-            table=PATHS.table,
-            counts=PATHS.counts,
-            compressors=compressors(STAGE),
-            adapters=adapters(STAGE),
-        output:
-            sums=PATHS.reconstruction("{k}", "{seed}", STAGE),
-            summary=PATHS.reconstruction("{k}", "{seed}", STAGE).replace(".parquet", ".json"),
-            provenance=provenance(PATHS.reconstruction("{k}", "{seed}", STAGE)),
-        log:
-            log_of(PATHS.reconstruction("{k}", "{seed}", STAGE)),
-        benchmark:
-            benchmark_of(PATHS.reconstruction("{k}", "{seed}", STAGE))
-        threads: threads_of("reconstruction")
-        resources:
-            **job_resources("reconstruction"),
-        params:
-            arms=lambda w, stage=STAGE: ["pca", *arms_at(stage, w)],
-            code=lambda w, stage=STAGE: arms_code("measure_reconstruction.py", ["pca", *arms_at(stage, w)]),
-        shell:
-            "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --arms {params.arms} --prompts {input.prompts}"
-            " --table {input.table} --counts {input.counts} --compressor {input.compressors}"
-            " --compress_dim {wildcards.k} --adapter {input.adapters} --threads {threads} --output {output.sums}"
-            " > {log} 2>&1"
+rule score:
+    input:
+        predictions=expand(
+            PATHS.predictions("{evaluation}", "{shard}", SHARDS), shard=range(SHARDS), allow_missing=True
+        ),
+        prompts=lambda w: PATHS.data(EVALUATIONS[w.evaluation]),
+    output:
+        scores=PATHS.scores("{evaluation}"),
+        provenance=provenance(PATHS.scores("{evaluation}")),
+    log:
+        log_of(PATHS.scores("{evaluation}")),
+    benchmark:
+        benchmark_of(PATHS.scores("{evaluation}"))
+    # Seconds of work, without a model.
+    localrule: True
+    threads: 1
+    resources:
+        **job_resources("prepare"),
+    params:
+        evaluation=flags("evaluate", "batch_size", "identity_samples"),
+        code=code("score.py"),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
+        " {params.evaluation} --output {output.scores} > {log} 2>&1"
 
 
-for GROUP in GROUP_ARMS:
-
-    rule:
-        name:
-            f"score_{GROUP}"
-        input:
-            predictions=shard_predictions(GROUP),
-            prompts=PATHS.data("{split}"),
-        output:
-            scores=PATHS.scores(GROUP, "{split}"),
-            provenance=provenance(PATHS.scores(GROUP, "{split}")),
-        log:
-            log_of(PATHS.scores(GROUP, "{split}")),
-        benchmark:
-            benchmark_of(PATHS.scores(GROUP, "{split}"))
-        # Seconds of work, without a model.
-        localrule: True
-        threads: 1
-        resources:
-            **job_resources("prepare"),
-        params:
-            evaluation=flags("evaluate", "batch_size", "identity_samples"),
-            code=code("score.py"),
-        shell:
-            "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
-            " {params.evaluation} --output {output.scores} > {log} 2>&1"
+rule measure_reconstruction:
+    input:
+        prompts=PATHS.data("gate"),
+        table=PATHS.table,
+        counts=PATHS.counts,
+        codecs=lambda w: codec_inputs(measured_variants(w)),
+    output:
+        sums=PATHS.reconstruction("{k}", "{seed}", "{stage}"),
+        summary=PATHS.reconstruction("{k}", "{seed}", "{stage}").replace(".parquet", ".json"),
+        provenance=provenance(PATHS.reconstruction("{k}", "{seed}", "{stage}")),
+    log:
+        log_of(PATHS.reconstruction("{k}", "{seed}", "{stage}")),
+    benchmark:
+        benchmark_of(PATHS.reconstruction("{k}", "{seed}", "{stage}"))
+    threads: threads_of("reconstruction")
+    resources:
+        **job_resources("reconstruction"),
+    params:
+        root=PATHS.root,
+        variants=lambda w: list(map(str, measured_variants(w))),
+        code=lambda w: variants_code("measure_reconstruction.py", measured_variants(w)),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --root {params.root} --variants {params.variants}"
+        " --prompts {input.prompts} --table {input.table} --counts {input.counts} --threads {threads}"
+        " --output {output.sums} > {log} 2>&1"

@@ -15,7 +15,7 @@ rule pca:
 rule phase1:
     input:
         [PATHS.adapter(k, seed, "phase1") for k in DIMS for seed in seeds_of(k)],
-        [PATHS.scores("phase1", "gate", k, seed) for k in DIMS for seed in seeds_of(k)],
+        PATHS.scores("phase1"),
 
 
 rule gate:
@@ -31,7 +31,7 @@ rule phase2:
             for k in DIMS
             if runs_phase2(k)
             for seed in seeds_of(k)
-            for arm in GROUP_ARMS["phase2"]
+            for arm in TRAINED["phase2"]
         ],
 
 

@@ -6,10 +6,12 @@ rule train_phase1:
         train=PATHS.data("train"),
         held_out=PATHS.data("gate"),
         table=PATHS.table,
-        compressor=lambda w: PATHS.compressor(ARMS[w.arm].compressor),
+        compressor=lambda w: PATHS.compressor(ARMS[w.arm].codec),
+        codes=codes_of(None),
         allowed=ancient(PATHS.training_allowed),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
+        config=f"{PATHS.training('{k}', '{seed}', '{arm}')}/config.json",
         diagnostics=f"{PATHS.training('{k}', '{seed}', '{arm}')}/diagnostics.jsonl",
         summary=f"{PATHS.training('{k}', '{seed}', '{arm}')}/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
@@ -18,7 +20,7 @@ rule train_phase1:
     benchmark:
         benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
-        arm="|".join(arm for arm in GROUP_ARMS["phase1"] if ARMS[arm].trained),
+        arm="|".join(TRAINED["phase1"]),
     threads: threads_of("phase1")
     resources:
         **job_resources("phase1"),
@@ -27,10 +29,11 @@ rule train_phase1:
         device=device("phase1"),
         code=code("train_phase1.py"),
         state=f"{PATHS.root}/state",
+        codec=lambda w, input: Path(input.codes).parent,
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
         "exec {PYTHON} {SCRIPTS}/train_phase1.py --train {input.train} --held_out {input.held_out}"
-        " --table {input.table} --compressor {input.compressor} --compress_dim {wildcards.k}"
+        " --table {input.table} --compressor {input.compressor} --codec {params.codec} --compress_dim {wildcards.k}"
         " --seed {wildcards.seed} {params.phase1} --device {params.device} --threads {threads}"
         " --runtime {resources.runtime} --state {params.state} --output {params.folder} > {log} 2>&1"
 
@@ -39,12 +42,16 @@ rule train_phase2:
     input:
         decision=PATHS.gate("{k}", "decision"),
         adapter=PATHS.adapter("{k}", "{seed}", "phase1"),
+        # The control loads no language model; what one says of it is measured where it is loaded anyway.
+        control=lambda w: PATHS.adapter(w.k, w.seed, "control") if w.arm == "phase2" else [],
         train=PATHS.data("train"),
         held_out=PATHS.data("gate"),
         table=PATHS.table,
         compressor=PATHS.compressor("pca"),
+        codes=codes_of("phase1"),
     output:
         adapter=PATHS.adapter("{k}", "{seed}", "{arm}"),
+        config=f"{PATHS.training('{k}', '{seed}', '{arm}')}/config.json",
         diagnostics=f"{PATHS.training('{k}', '{seed}', '{arm}')}/diagnostics.jsonl",
         summary=f"{PATHS.training('{k}', '{seed}', '{arm}')}/summary.json",
         provenance=provenance(PATHS.adapter("{k}", "{seed}", "{arm}")),
@@ -53,7 +60,7 @@ rule train_phase2:
     benchmark:
         benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
-        arm="|".join(GROUP_ARMS["phase2"]),
+        arm="|".join(TRAINED["phase2"]),
     threads: threads_of("phase2")
     resources:
         **job_resources("phase2"),
@@ -64,10 +71,12 @@ rule train_phase2:
         device=device("phase2"),
         code=code("train_phase2.py"),
         state=f"{PATHS.root}/state",
+        codec=lambda w, input: Path(input.codes).parent,
+        control=lambda w, input: optional_flag("control", input.get("control") or None),
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
-        "exec {PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter}"
-        " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
+        "exec {PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter} {params.control}"
+        " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor} --codec {params.codec}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"
         " --state {params.state} --output {params.folder} > {log} 2>&1"

@@ -16,11 +16,11 @@ import torch
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.prepare import prepare_split
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
-from latentwire.demo.tokenizer import build_tokenizer
+from latentwire.data.tokenizer import build_tokenizer
 
 # The same examples at every run: a failure is a change of the code, never of the day.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=50)

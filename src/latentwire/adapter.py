@@ -8,15 +8,14 @@ Shape suffixes: D embedding dimensions, K code dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.errors import InputError
 from latentwire.files import atomic_path
 
 
@@ -91,17 +90,17 @@ class Adapter(nn.Module):
         """Write as safetensors, atomically."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with atomic_path(path) as temporary:
-            save_file(state, temporary, metadata={"hidden": str(self.hidden)})
+            save_file(state, temporary)
 
     @classmethod
-    def load(cls, path: str | Path | None) -> Adapter:
+    def load(cls, path: str | Path) -> Adapter:
         """A saved adapter."""
-        if path is None:
-            raise InputError("this arm needs a trained adapter (--adapter)")
-        with safe_open(path, framework="pt") as stored:
-            hidden = int(stored.metadata()["hidden"])
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        return cls.from_state(load_file(path))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, torch.Tensor]) -> Adapter:
+        """An adapter with these tensors, which tell its sizes."""
         d_model, d_z = state["linear.weight"].shape
-        adapter = cls(d_z, d_model, hidden=hidden)
-        adapter.load_state_dict(state)
+        adapter = cls(d_z, d_model, hidden=len(state["mlp.0.weight"]))
+        adapter.load_state_dict(dict(state))
         return adapter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 
 @dataclass(frozen=True)
@@ -13,131 +13,127 @@ class Arm:
 
     Attributes:
         name: in the configuration, in results and in reports.
-        kind: ``reference`` (uncompressed), ``codec`` (rebuilt from a code), ``bound`` (a decoder that keeps the whole
-            table) or ``floor``.
-        group: arms of one group are evaluated with one load of the model.
-        module: of :mod:`latentwire.arms`, which rebuilds the embeddings.
-        compressor: whose codes are read; None for none.
-        trained: has an adapter of its own.
+        kind: ``reference`` (uncompressed), ``codec`` (rebuilt from what a codec stores), ``bound`` (a decoder that
+            keeps the whole table) or ``floor``.
+        legend: what the model reads.
+        codec: the untrained codec that it is, or whose codes it reads; None for none.
+        sized: its codec depends on the code dimension K.
+        stage: the training that its adapter comes from; None for none.
         prompt: the column of the prepared prompts that is read.
         sampled: answers ``evaluate.identity_samples`` questions alone.
-        legend: what the model reads.
     """
 
     name: str
     kind: Literal["reference", "codec", "bound", "floor"]
-    group: Literal["original", "linear", "phase1", "phase2"]
-    module: str
     legend: str
-    compressor: Literal["pca", "random"] | None = None
-    trained: bool = False
+    codec: str | None = None
+    sized: bool = True
+    stage: Literal["phase1", "phase2"] | None = None
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
 
     @property
     def determining(self) -> str:
         """What of the row determines the arm's answers."""
-        return f"{self.module} {self.compressor} {self.trained} {self.prompt} {self.sampled}"
+        return f"{self.kind} {self.codec} {self.sized} {self.stage} {self.prompt} {self.sampled}"
 
 
 ROWS = (
-    Arm("text", "reference", "original", "original", "token ids, uncompressed: the ceiling"),
-    Arm(
-        "identity",
-        "reference",
-        "original",
-        "original",
-        "the original embeddings, uncompressed: must equal text",
-        sampled=True,
-    ),
+    Arm("text", "reference", "token ids, uncompressed: the ceiling"),
+    Arm("identity", "reference", "the original embeddings, uncompressed: must equal text", sampled=True),
     Arm(
         "phase2",
         "codec",
-        "phase2",
-        "adapted",
         "codes rebuilt by the adapter after training through the language model",
-        compressor="pca",
-        trained=True,
+        "pca",
+        stage="phase2",
     ),
     Arm(
         "control",
         "codec",
-        "phase2",
-        "adapted",
         "codes rebuilt by the adapter after Phase 2's steps on reconstruction alone",
-        compressor="pca",
-        trained=True,
+        "pca",
+        stage="phase2",
     ),
-    Arm(
-        "phase1",
-        "codec",
-        "phase1",
-        "adapted",
-        "codes rebuilt by the adapter trained on reconstruction",
-        compressor="pca",
-        trained=True,
-    ),
+    Arm("phase1", "codec", "codes rebuilt by the adapter trained on reconstruction", "pca", stage="phase1"),
     Arm(
         "random",
         "codec",
-        "phase1",
-        "adapted",
         "codes of a random projection in the place of PCA, rebuilt by an adapter trained like phase1's",
-        compressor="random",
-        trained=True,
+        "random",
+        stage="phase1",
     ),
-    Arm("pca", "codec", "linear", "linear", "codes rebuilt by PCA's own inverse, nothing trained", compressor="pca"),
-    Arm(
-        "snap",
-        "bound",
-        "linear",
-        "nearest",
-        "for each code, the token of the vocabulary with the nearest code",
-        compressor="pca",
-    ),
-    Arm(
-        "snap_d",
-        "bound",
-        "linear",
-        "nearest",
-        "for each code, the token nearest to PCA's inverse",
-        compressor="pca",
-    ),
+    Arm("pca", "codec", "codes rebuilt by PCA's own inverse, nothing trained", "pca"),
+    Arm("snap", "bound", "for each code, the token of the vocabulary with the nearest code", "pca"),
+    Arm("snap_d", "bound", "for each code, the token nearest to PCA's inverse", "pca"),
     Arm(
         "quant",
         "codec",
-        "linear",
-        "quantised",
         "each number of the original embedding in 1, 2 or 4 bits, at no more bits than the code",
-        compressor="pca",
+        "quant",
     ),
-    Arm("mean", "floor", "original", "floors", "the mean embedding for every token: a floor"),
-    Arm(
-        "question",
-        "floor",
-        "original",
-        "floors",
-        "the question without its context: a floor",
-        prompt="question_ids",
+    *(
+        Arm(name, "codec", legend, name, sized=False)
+        for name, legend in (
+            ("int8", "integers of 8 bits, symmetric, a scale per 64 dimensions"),
+            ("int4", "integers of 4 bits, symmetric, a scale per 64 dimensions"),
+            ("int4_asymmetric", "integers of 4 bits, a scale and a minimum per 64 dimensions"),
+            ("int2", "integers of 2 bits, symmetric, a scale per 64 dimensions"),
+            ("int2_asymmetric", "integers of 2 bits, a scale and a minimum per 64 dimensions"),
+            ("pq4", "product quantisation: one of 256 codewords per 4 dimensions, fitted by token counts + 1"),
+            ("pq6", "product quantisation: one of 256 codewords per 6 dimensions, fitted by token counts + 1"),
+            ("pq8", "product quantisation: one of 256 codewords per 8 dimensions, fitted by token counts + 1"),
+        )
     ),
+    Arm("mean", "floor", "the mean embedding for every token: a floor"),
+    Arm("question", "floor", "the question without its context: a floor", prompt="question_ids"),
 )
 ARMS = {row.name: row for row in ROWS}
-GROUP_ARMS = {
-    group: tuple(row.name for row in ROWS if row.group == group)
-    for group in ("original", "linear", "phase1", "phase2")
-}
+TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
+# What is evaluated together with one load of the model, and on which split.
+EVALUATIONS = {"ceiling": "gate", "phase1": "gate", "final": "final"}
 
 
-def arm_module_name(arm: str) -> str:
-    """The dotted name of the module that holds an arm.
-
-    Raises:
-        KeyError: there is no such arm.
-    """
-    return f"latentwire.arms.{ARMS[arm].module}"
+def arm_row(name: str) -> Arm:
+    """The row of an arm; one that the table doesn't have is a codec of the user's own."""
+    return ARMS.get(name) or Arm(name, "codec", f"the codec {name}, from a file of the configuration", codec=name)
 
 
 def ordered_arms(arms: Iterable[str]) -> list[str]:
-    """Names of arms from ceiling to floor."""
-    given = set(arms)
-    return [name for name in ARMS if name in given]
+    """Names of arms from ceiling to floor, a user's own codecs after the project's."""
+    given = dict.fromkeys(arms)
+    last = [row.name for row in ROWS].index("pq8")
+    names = list(ARMS)
+    own = [name for name in given if name not in ARMS]
+    return [name for name in [*names[: last + 1], *own, *names[last + 1 :]] if name in given]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An arm at one code dimension and training seed, where it depends on these."""
+
+    arm: str
+    k: int | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, arm: str, k: int, seed: int) -> Self:
+        """The arm at ``k`` and ``seed``, without what it does not depend on."""
+        row = arm_row(arm)
+        return cls(arm, k if row.codec and row.sized else None, seed if row.stage else None)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``arm``, ``arm:k`` or ``arm:k:seed``.
+
+        Raises:
+            ValueError: it is neither, or the arm needs more.
+        """
+        arm, *numbers = text.split(":")
+        row = arm_row(arm)
+        if len(numbers) != bool(row.codec and row.sized) + bool(row.stage) or not all(map(str.isdecimal, numbers)):
+            raise ValueError(f"{text!r}: expected arm, arm:k, or arm:k:seed, as the arm depends on them")
+        return cls(arm, *map(int, numbers))
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.arm, self.k, self.seed) if part is not None)

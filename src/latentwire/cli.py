@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from latentwire.arms_table import Variant
 from latentwire.errors import InputError
+from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
 from latentwire.settings import Section, Statistics
-from latentwire.stopping import EXIT_STOPPED, Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,23 @@ def add_model_arguments(to: argparse.ArgumentParser) -> None:
     """``--model`` and ``--revision``."""
     to.add_argument("--model", required=True, help="model directory, or name on the hub")
     to.add_argument("--revision", help="commit of the model on the hub")
+
+
+def add_variant_arguments(to: argparse.ArgumentParser) -> None:
+    """Which arms at which code dimensions and seeds, and what they may use."""
+    to.add_argument("--root", required=True, help="the experiment's folder of results, which holds the codecs")
+    to.add_argument(
+        "--variants", type=Variant.parse, nargs="+", required=True, help="arms, as arm, arm:k or arm:k:seed"
+    )
+    to.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
+    to.add_argument("--table", type=Path, required=True, help="embedding table")
+    to.add_argument("--counts", type=Path, required=True, help="token counts")
+    to.add_argument("--codec_files", type=Path, nargs="*", default=[], help="Python files of codecs of your own")
+
+
+def variant_arguments(arguments: argparse.Namespace) -> tuple[str, list[Variant], Path, Path, list[Path]]:
+    """What :func:`~latentwire.arms.loading.arm_inputs` takes of these arguments."""
+    return arguments.root, arguments.variants, arguments.table, arguments.counts, arguments.codec_files
 
 
 def _reader(section: type[Section], name: str) -> Callable[[str], object]:
@@ -103,6 +121,7 @@ def add_training_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--held_out", type=Path, required=True, help="prepared prompts for the log's metrics")
     to.add_argument("--table", type=Path, required=True, help="embedding table")
     to.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
+    to.add_argument("--codec", type=Path, required=True, help="folder of the linear codec whose codes are read")
     to.add_argument("--compress_dim", type=int, required=True, help="code dimension")
     to.add_argument("--seed", type=int, default=0, help="of the data order")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
@@ -133,7 +152,10 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler: 1.5 s per program.
+    torch.set_deterministic_debug_mode("warn")
+    # Nothing reads memory before it is written, and filling it costs a pass over every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def run(main: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentwire.arms_table import ARMS
 from latentwire.settings import Configuration, Section, section_of
 
 Config = dict[str, Any]
@@ -102,6 +103,11 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     for key in ("train_file", "dev_file"):
         if data["source"] == "local" and data[key] and not (root / data[key]).is_file():
             yield f"data.{key}: {data[key]!r} does not exist"
+    for name, file in config["codecs"].items():
+        if name in ARMS:
+            yield f"codecs: {name!r} is an arm of this project; another name"
+        if not (root / file).is_file():
+            yield f"codecs.{name}: {file!r} does not exist"
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
@@ -153,7 +159,7 @@ def checked(config: Config, root: Path) -> Config:
 
 def frozen_hash(config: Config) -> str:
     """A short hash of everything in the configuration that can change a result."""
-    frozen = {key: value for key, value in config.items() if key not in _NOT_FROZEN}
+    frozen = {key: value for key, value in config.items() if key not in _NOT_FROZEN and value != {}}
     # Shards together are the unsharded run.
     frozen["evaluate"] = {key: value for key, value in config["evaluate"].items() if key != "shards"}
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:16]

@@ -69,6 +69,14 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
 
 
+def tensor_bytes(path: str | Path) -> int:
+    """The bytes of the tensors in a safetensors file, from its header."""
+    with Path(path).open("rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(end - start for start, end in spans)
+
+
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as handle:

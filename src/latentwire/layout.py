@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latentwire.arms_table import Variant, arm_row
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,29 +45,40 @@ class Layout:
         return f"{self.root}/pca/spectrum.tsv"
 
     def training(self, k: object, seed: object, arm: str) -> str:
-        """The folder of one training run."""
+        """The folder of one training run, which holds its codec."""
         return f"{self.root}/k{k}/seed{seed}/{arm}"
 
     def adapter(self, k: object, seed: object, arm: str) -> str:
         """A trained adapter."""
         return f"{self.training(k, seed, arm)}/adapter.safetensors"
 
-    def group(self, group: str, k: object = "{k}", seed: object = "{seed}") -> str:
-        """The folder of a group of arms that are evaluated with one model load."""
-        return {
-            "original": f"{self.root}/original",
-            "linear": f"{self.root}/k{k}/linear",
-            "phase1": f"{self.root}/k{k}/seed{seed}/evaluate_phase1",
-            "phase2": f"{self.root}/k{k}/seed{seed}/evaluate_phase2",
-        }[group]
+    def fitted(self, k: object, codec: str) -> str:
+        """The folder of an untrained codec; of one that does not depend on the code dimension, ``k`` is None."""
+        return f"{self.root}/codecs/{codec}" if k is None else f"{self.root}/k{k}/codecs/{codec}"
 
-    def scores(self, group: str, split: str, k: object = "{k}", seed: object = "{seed}") -> str:
-        """Scores of a group's arms on a split, one row a question and arm."""
-        return f"{self.group(group, k, seed)}/{split}/scores.parquet"
+    def codec(self, variant: Variant) -> str | None:
+        """The folder of the codec that an arm is, or decodes; None for arms without one."""
+        row = arm_row(variant.arm)
+        if row.stage is not None:
+            return self.training(variant.k, variant.seed, variant.arm)
+        return None if row.codec is None else self.fitted(variant.k, row.codec)
+
+    @property
+    def answers(self) -> str:
+        """The folder of all answers that were generated, for later runs."""
+        return f"{self.root}/answers"
+
+    def predictions(self, evaluation: str, shard: object = "{shard}", shards: object = 1) -> str:
+        """One shard's answers of an evaluation."""
+        return f"{self.root}/evaluation/{evaluation}/predictions.{shard}-of-{shards}.jsonl"
+
+    def scores(self, evaluation: str) -> str:
+        """Scores of an evaluation's arms, one row per question, arm, code dimension and seed."""
+        return f"{self.root}/evaluation/{evaluation}/scores.parquet"
 
     def reconstruction(self, k: object, seed: object, stage: str) -> str:
-        """Reconstruction metrics of a stage's arms on ``gate``."""
-        return f"{self.group(stage, k, seed)}/reconstruction.parquet"
+        """Reconstruction metrics of a training stage's arms on ``gate``."""
+        return f"{self.root}/k{k}/seed{seed}/reconstruction/{stage}.parquet"
 
     @property
     def ceiling(self) -> str:

@@ -16,14 +16,14 @@ from latentwire.files import read_json, write_text
 # Stages in the order of the experiment, and what is in the paths of their jobs; the last that matches holds.
 STAGES = {
     "preparation": r"",
-    "ceiling": r"^original/gate/",
-    "Phase 1": r"/(phase1|random)/",
-    "gate": r"evaluate_phase1/gate/",
-    "Phase 2": r"/(phase2|control)/",
-    "reconstruction": r"/reconstruction",
-    "final validation": r"/final/",
+    "ceiling": r"^evaluation/ceiling/",
+    "Phase 1": r"^k\d+/seed\d+/(phase1|random)/",
+    "gate": r"^evaluation/phase1/",
+    "Phase 2": r"^k\d+/seed\d+/(phase2|control)/",
+    "reconstruction": r"/reconstruction/",
+    "final validation": r"^evaluation/final/",
 }
-_PHASE2 = re.compile(r"^k(\d+)/.*(evaluate_phase2|/phase2|/control)/")
+_PHASE2 = re.compile(r"^k(\d+)/.*/(phase2|control)[/.]")
 
 
 def stage_of(job: str) -> str:

@@ -29,11 +29,14 @@ Weight = Annotated[float, Field(ge=0, le=1e9)]
 Unique = (AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True}))
 Seeds = Annotated[list[Seed], Field(min_length=1), *Unique]
 
+CodecName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
 PromptStyle = Literal["chat", "plain"]
 OnLongPrompt = Literal["error", "trim"]
 OriginalArm = Literal["identity", "mean", "question"]
+TableArm = Literal["int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "pq4", "pq6", "pq8"]
 CodeArm = Literal["pca", "snap", "snap_d", "quant", "random"]
-BaselineArm = Literal[OriginalArm, CodeArm]
+BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 
 
 def takes_none(annotation: Any) -> bool:
@@ -200,7 +203,7 @@ class Evaluate(Section):
     identity_samples: Count | None = 200
     """Questions of the identity arm, which must equal text, in whole batches of text; null takes all."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Jobs per group of arms; the number changes no answer."""
+    """Jobs per evaluation, each of which loads the model; the number changes no answer."""
 
 
 class Gate(Section):
@@ -317,6 +320,8 @@ class Configuration(Section):
     adapter: AdapterSettings = AdapterSettings()
     phase1: Phase1 = Phase1()
     phase2: Phase2 = Phase2()
+    codecs: dict[CodecName, Text] = {}
+    """Codecs of your own, which become arms: each arm's name and its Python file."""
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     verdict: Verdict = Verdict()

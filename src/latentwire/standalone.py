@@ -11,23 +11,26 @@ import pandas as pd
 import torch
 
 from latentwire.arms import ArmInputs
+from latentwire.arms_table import Variant
+from latentwire.codecs import LinearCodec, load_codec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_splits, load_counts, save_counts
-from latentwire.compression.table import load_table, save_table
 from latentwire.data.prepare import mark_unseen_answers, prepare_split, split_rows
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.prompts_table import count_prompts, iterate_prompt_ids, read_prompts
 from latentwire.data.splits import sample_rows
 from latentwire.data.squad import read_rows
+from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.files import write_json
-from latentwire.lm import load_model, load_tokenizer, read_embeddings
+from latentwire.lm import DTYPES, load_model, load_tokenizer
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Model
-from latentwire.stopping import StopRequest
+from latentwire.table import load_table, save_table
 from latentwire.training.run_phase1 import TrainingFiles
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ def prepare_inputs(
         held_out=folder / "held_out.parquet",
         table=folder / "embeddings.safetensors",
         compressor=folder / "pca.safetensors",
+        codec=folder / "pca",
         state=output / "state",
         output=output,
     )
@@ -100,6 +104,7 @@ def prepare_inputs(
     except ValueError as error:
         raise InputError(str(error)) from error
     compressor.save(files.compressor)
+    LinearCodec.of(compressor, table_VD).save_pretrained(files.codec)
     log.info("PCA keeps %.1f%% of the variance", 100 * compressor.explained_variance_ratio)
     return files
 
@@ -121,7 +126,6 @@ def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
 def report_f1(
     model: Model,
     files: TrainingFiles,
-    compress_dim: int,
     *,
     max_new_tokens: int,
     device: torch.device,
@@ -137,16 +141,21 @@ def report_f1(
         load_tokenizer(model.path, model.revision),
         max_new_tokens,
     )
+    codecs = {"text": None, "pca": load_codec(files.codec), "phase1": load_codec(files.output)}
     prompts = read_prompts(files.held_out)
     counts = load_counts(files.table.with_name("token_counts.safetensors"))
-    inputs = ArmInputs(
-        load_table(files.table), counts["pca"], files.compressor, compress_dim, files.output / "adapter.safetensors"
-    )
+    table_VD = load_table(files.table)
     records = [
         record
-        for arm in ("text", "pca", "phase1")
+        for arm, codec in codecs.items()
         for record in evaluate_arm(
-            arm, inputs, decoder, prompts, arm_batches(arm, prompts, EVALUATION_BATCH), stop=stop
+            Variant(arm),
+            ArmInputs(table_VD, counts["pca"], codec),
+            lambda: decoder,
+            prompts,
+            arm_batches(arm, prompts, EVALUATION_BATCH),
+            dtype=DTYPES[model.dtype],
+            stop=stop,
         )
     ]
     scored = score_predictions(records, prompts, EVALUATION_BATCH)

@@ -11,18 +11,21 @@ import pytest
 import torch
 
 from latentwire.arms import ArmInputs
+from latentwire.arms_table import Variant
+from latentwire.codecs import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.prepare import mark_unseen_answers, prepare_split
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
+from latentwire.embeddings import read_embeddings
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.scores import score_predictions
 from latentwire.files import read_json
-from latentwire.lm import load_model, load_tokenizer, read_embeddings
+from latentwire.lm import load_model, load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 LORA = ROOT / "resources" / "smollm2-135m-squad"
@@ -75,7 +78,8 @@ def prompts(renderer):
 
 def answers(arm, reader, renderer, prompts, inputs):
     decoder = Decoder(reader, renderer.tokenizer, 16)
-    return evaluate_arm(arm, inputs, decoder, prompts, arm_batches(arm, prompts, 10))
+    batches = arm_batches(arm, prompts, 10)
+    return evaluate_arm(Variant(arm), inputs, lambda: decoder, prompts, batches, dtype=torch.float32)
 
 
 def test_the_directory_says_what_it_was_made_from(directory):
@@ -104,14 +108,13 @@ def test_embeddings_are_read_like_ids(reader, renderer, prompts, directory):
     assert len({record["prediction"] for record in text}) > 5
 
 
-def test_one_arm_from_the_table_to_its_score(reader, renderer, prompts, directory, tmp_path):
+def test_one_arm_from_the_table_to_its_score(reader, renderer, prompts, directory):
     table_VD = read_embeddings(str(directory))
     sequences = [np.asarray(ids) for ids in prompts["input_ids"]]
     counts_V = count_tokens(sequences, len(table_VD))
     compressor = EmbeddingCompressor(table_VD.shape[1], K, method="pca")
     compressor.fit(table_VD, counts_V)
-    compressor.save(tmp_path / "pca.safetensors")
-    inputs = ArmInputs(table_VD, counts_V, tmp_path / "pca.safetensors", K)
+    inputs = ArmInputs(table_VD, counts_V, LinearCodec.of(compressor, table_VD))
     scores = score_predictions(answers("pca", reader, renderer, prompts, inputs), prompts, 10)
     text = score_predictions(answers("text", reader, renderer, prompts, inputs), prompts, 10)
     assert len(scores) == len(text) == 20

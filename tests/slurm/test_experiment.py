@@ -20,17 +20,14 @@ STAGE_OF = {
     "read_embeddings": "compression",
     "fit_pca": "compression",
     "fit_random_projection": "compression",
+    "fit_codec": "compression",
     "train_phase1": "phase1",
     "train_phase2": "phase2",
-    "evaluate_original": "evaluate",
-    "evaluate_linear": "evaluate",
-    "evaluate_phase1": "evaluate",
-    "evaluate_phase2": "evaluate",
-    "measure_reconstruction_phase1": "reconstruction",
-    "measure_reconstruction_phase2": "reconstruction",
+    "evaluate": "evaluate",
+    "measure_reconstruction": "reconstruction",
 }
 CHECKPOINTS = ("check_ceiling", "require_ceiling", "decide_gate")
-DECISIONS = (*CHECKPOINTS, "score_original", "score_phase1", "final_validation", "report")
+DECISIONS = (*CHECKPOINTS, "score", "final_validation", "report")
 
 
 def assert_jobs_had_what_they_declare(run: Run) -> None:
@@ -59,8 +56,8 @@ def test_the_whole_experiment(cluster: Cluster, tiny: Workspace, finished: Works
     run = start(cluster, workspace)
     output = run.succeed(600)
     once = Counter(dict.fromkeys(STAGE_OF, 1))
-    twice = Counter(["evaluate_original", "evaluate_phase1", "train_phase1", "train_phase2"])
-    assert Counter(rule_of(job) for job in run.jobs) == once + twice
+    more = Counter(evaluate=2, fit_codec=2, measure_reconstruction=1, train_phase1=1, train_phase2=1)
+    assert Counter(rule_of(job) for job in run.jobs) == once + more
     assert_jobs_had_what_they_declare(run)
     for rule in DECISIONS:
         assert f"local{'checkpoint' if rule in CHECKPOINTS else 'rule'} {rule}:" in output
@@ -69,21 +66,21 @@ def test_the_whole_experiment(cluster: Cluster, tiny: Workspace, finished: Works
 
 def test_a_gate_that_passes(cluster: Cluster, prepared: Workspace, tmp_path: Path):
     scored = prepared.copy(tmp_path / "local")
-    write_f1(scored / f"{RESULTS}/original/gate/scores.parquet", {"text": 0.9})
-    write_f1(scored / f"{RESULTS}/k8/seed0/evaluate_phase1/gate/scores.parquet", {"phase1": 0.8})
+    write_f1(scored / f"{RESULTS}/evaluation/ceiling/scores.parquet", {"text": 0.9})
+    write_f1(scored / f"{RESULTS}/evaluation/phase1/scores.parquet", {"phase1": 0.8})
     workspace = scored.copy(tmp_path / "slurm")
     run = start(cluster, workspace)
     scored.succeed()
     run.succeed()
     assert json.loads((workspace / f"{RESULTS}/k8/gate/decision.json").read_text()) == {"run_phase2": False}
-    assert {"evaluate_phase1", "evaluate_linear"} <= {rule_of(job) for job in run.jobs} <= set(STAGE_OF)
+    assert {"evaluate", "fit_codec"} <= {rule_of(job) for job in run.jobs} <= set(STAGE_OF)
     assert not run.of("train_phase2")
     assert_jobs_had_what_they_declare(run)
     assert_same_results(workspace, scored)
 
 
 def test_an_evaluation_scattered_over_jobs(cluster: Cluster, prepared: Workspace, tmp_path: Path):
-    folder = f"{RESULTS}/original/gate"
+    folder = f"{RESULTS}/evaluation/ceiling"
     workspaces = []
     for shards in (1, 3):
         workspace = prepared.copy(tmp_path / f"{shards}")
@@ -94,7 +91,7 @@ def test_an_evaluation_scattered_over_jobs(cluster: Cluster, prepared: Workspace
     run = start(cluster, scattered, f"{folder}/scores.parquet")
     whole.succeed(f"{folder}/scores.parquet")
     run.succeed()
-    assert [job["JobState"] for job in run.of("evaluate_original")] == ["COMPLETED"] * 3
+    assert [job["JobState"] for job in run.of("evaluate")] == ["COMPLETED"] * 3
     parts = [(scattered / f"{folder}/predictions.{shard}-of-3.jsonl").read_text().splitlines() for shard in range(3)]
     predictions = (whole / f"{folder}/predictions.0-of-1.jsonl").read_text().splitlines()
     assert all(parts) and sorted(sum(parts, [])) == sorted(predictions)

@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from latentwire import provenance, stopping
+from latentwire import provenance
+from latentwire.resuming import stopping
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
@@ -61,7 +62,8 @@ class Takeover:
         def watched(own: Any, *arguments: Any) -> None:
             method(own, *arguments)
             if next(calls) == self.after:
-                (own.folder / "owner").write_text("another process")
+                for owner in Path("state").glob("*/owner"):
+                    owner.write_text("another process")
                 shutil.copytree("state", "state-then")
 
         return watched
@@ -87,13 +89,13 @@ def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Faul
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    from latentwire.evaluation.kept import KeptAnswers
-    from latentwire.training import checkpoint
+    from latentwire.evaluation.store import AnswerStore
+    from latentwire.resuming import checkpoint
 
     checkpoint.INTERVAL_SECONDS = stopping.OWNER_SECONDS = 0
     if interruption is not None:
         checkpoint.Checkpoints.save = interruption.watch(checkpoint.Checkpoints.save)
-        KeptAnswers.keep = interruption.watch(KeptAnswers.keep)
+        AnswerStore.keep = interruption.watch(AnswerStore.keep)
     sys.argv = [script, *arguments]
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 

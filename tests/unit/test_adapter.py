@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.errors import InputError
 
 D, K = 24, 6
 
@@ -137,8 +136,3 @@ def test_it_comes_back_from_disk(tmp_path, table_VD, compressor):
     assert torch.equal(loaded(codes), adapter(codes))
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "adapter.safetensors").read_bytes()
-
-
-def test_a_missing_adapter_file_names_the_argument():
-    with pytest.raises(InputError, match="--adapter"):
-        Adapter.load(None)

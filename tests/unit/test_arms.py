@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from latentwire.arms.quantised import gaussian_levels, quantisation_bits
 
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs, not_applicable, rebuild_function
-from latentwire.arms.quantised import gaussian_levels, quantisation_bits
 from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens

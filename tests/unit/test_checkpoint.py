@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from latentwire.training.checkpoint import Checkpoints
+from latentwire.resuming.checkpoint import Checkpoints
 
 tensors = st.builds(
     lambda shape, dtype, seed: torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype),
@@ -193,7 +193,7 @@ def test_no_partial_checkpoint_is_ever_visible(tmp_path, monkeypatch):
         seen.append([name for name in os.listdir(tmp_path) if name.startswith("step")])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("latentwire.training.checkpoint.save_file", interrupted)
+    monkeypatch.setattr("latentwire.resuming.checkpoint.save_file", interrupted)
     with pytest.raises(OSError, match="No space left"):
         saved(checkpoints, 10)
     assert seen == [["step000000005.safetensors"]]

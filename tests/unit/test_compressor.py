@@ -6,7 +6,6 @@ import torch
 from sklearn.decomposition import PCA
 
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.errors import InputError
 
 V, D, K = 300, 16, 5
 
@@ -129,11 +128,6 @@ def test_the_same_fit_writes_the_same_bytes(tmp_path, table_VD, counts_V):
         EmbeddingCompressor(D, K).fit(table_VD, counts_V).save(tmp_path / "pca.safetensors")
         written.add((tmp_path / "pca.safetensors").read_bytes())
     assert len(written) == 1
-
-
-def test_a_missing_compressor_file_names_the_argument():
-    with pytest.raises(InputError, match="--compressor"):
-        EmbeddingCompressor.load(None)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentwire.data.corpus import FACTS, LINKS, Relation, demo_splits, generate_article, generate_corpus
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import FACTS, LINKS, Relation, demo_splits, generate_article, generate_corpus
-from latentwire.demo.reader import ReaderSettings
 from latentwire.files import hash_of
+from latentwire.readers.small import ReaderSettings
 
 RELATIONS = [relation for relations in (*LINKS.values(), *FACTS.values()) for relation in relations]
 
@@ -67,7 +67,7 @@ def test_an_article_is_a_function_of_its_seed_and_number(seed, index):
 def test_the_corpus_is_the_same_in_every_process():
     """Whatever order Python's sets have there."""
     program = (
-        "from latentwire.demo.corpus import generate_corpus; from latentwire.files import hash_of; "
+        "from latentwire.data.corpus import generate_corpus; from latentwire.files import hash_of; "
         "print(hash_of(generate_corpus(0, 10)))"
     )
     source = Path(__file__).parents[2] / "src"

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
-from latentwire.demo.tokenizer import build_tokenizer, corpus_words
+from latentwire.data.tokenizer import build_tokenizer, corpus_words
 
 SPECIAL = {"<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|pad|>"}
 

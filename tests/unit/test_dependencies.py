@@ -15,7 +15,7 @@ LIBRARY = ROOT / "src/latentwire"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Packages that are imported under another name.
-MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Declared and not imported by the library itself: transformers renders chat templates with it.
 NOT_IMPORTED = {"jinja2"}
 # Of an extra, and of the library's own dependencies too.

@@ -11,7 +11,7 @@ from types import CodeType
 import pytest
 
 from latentwire import fingerprint as module
-from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
+from latentwire.arms_table import ARMS
 from latentwire.fingerprint import LEFT_OUT, fingerprint, reached
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ ENTRY = '''"""A program."""
 import argparse
 
 from latentwire import cli
-from latentwire.stopping import VALUE as STOP
+from latentwire.resuming.stopping import VALUE as STOP
 
 
 def main():
@@ -296,11 +296,8 @@ PROGRAMS = {path.name: (path,) for path in SCRIPTS}
 PROGRAMS["prepare_data.py"] += ("latentwire.provenance.write_provenance",)
 for _written in ("final_validation.py", "report.py"):
     PROGRAMS[_written] += ("latentwire.arms_table",)
-for _group, _arms in GROUP_ARMS.items():
-    PROGRAMS[f"evaluate {_group}"] = (*PROGRAMS["evaluate.py"], *map(arm_module_name, _arms))
-    PROGRAMS[f"measure {_group}"] = (*PROGRAMS["measure_reconstruction.py"], *map(arm_module_name, _arms))
 TRAINING = ("train_phase1.py", "train_phase2.py")
-EVALUATIONS = tuple(name for name in PROGRAMS if name.startswith("evaluate"))
+EVALUATIONS = ("evaluate.py",)
 
 
 class Tree:
@@ -370,13 +367,13 @@ def replaced(tree, *edits):
                 (
                     "latentwire.arms_table",
                     '    Arm("mean"',
-                    '    Arm("new", "codec", "linear", "linear", "new"),\n    Arm("mean"',
+                    '    Arm("new", "codec", "new"),\n    Arm("mean"',
                 )
             ],
-            [*EVALUATIONS, *TRAINING, "measure phase1", "prepare_data.py", "score.py"],
+            [*EVALUATIONS, *TRAINING, "measure_reconstruction.py", "prepare_data.py", "score.py"],
         ),
-        ([("latentwire.evaluation.kept", "it is generated again", "so it is made anew")], PROGRAMS),
-        ([("latentwire.training.checkpoint", "trying the one before it", "the one before it is next")], PROGRAMS),
+        ([("latentwire.evaluation.store", "they are generated again", "so they are made anew")], PROGRAMS),
+        ([("latentwire.resuming.checkpoint", "trying the one before it", "the one before it is next")], PROGRAMS),
         (
             [
                 (name, "read_jsonl", "read_lines")
@@ -387,7 +384,7 @@ def replaced(tree, *edits):
         ([("latentwire.compression.counts", "must be between 1 and the", "has to be between 1 and the")], PROGRAMS),
         ([("latentwire.decisions.final_reads", '"earlier"', '"before"')], [*EVALUATIONS, *TRAINING]),
     ],
-    ids=["configuration", "arms_table", "kept", "checkpoint", "read_jsonl", "counts", "final_reads"],
+    ids=["configuration", "arms_table", "store", "checkpoint", "read_jsonl", "counts", "final_reads"],
 )
 def test_an_edit_that_can_not_change_a_result_reruns_nothing(tree, edits, unchanged):
     assert not tree.changed(replaced(tree, *edits), unchanged)
@@ -397,7 +394,7 @@ def test_an_edit_that_can_not_change_a_result_reruns_nothing(tree, edits, unchan
     ("edit", "changed"),
     [
         (("latentwire.decisions.final_reads", '"earlier"', '"before"'), ["final_validation.py"]),
-        (("latentwire.cli", "use_deterministic_algorithms(True", "use_deterministic_algorithms(False"), TRAINING),
+        (("latentwire.cli", 'set_deterministic_debug_mode("warn")', 'set_deterministic_debug_mode("error")'), TRAINING),
         (("latentwire.cli", "set_num_threads(threads)", "set_num_threads(1)"), [*EVALUATIONS, "fit_pca.py"]),
         (("latentwire.arms_table", 'Arm("mean", "floor"', 'Arm("mean", "bound"'), ["final_validation.py", "report.py"]),
         (("latentwire.provenance", '"base", "lora"', '"base",'), ["prepare_data.py"]),
@@ -407,14 +404,11 @@ def test_an_edit_that_can_change_a_result_reruns_it(tree, edit, changed):
     assert tree.changed(replaced(tree, edit), changed) == set(changed)
 
 
-def test_another_module_of_an_arm_is_another_entry(monkeypatch):
-    """Why the table of arms is left out: the rules and the evaluation name the modules and the rows by it."""
-    for arm, row in ARMS.items():
-        before = fingerprint(*PROGRAMS["evaluate.py"], arm_module_name(arm))
-        with monkeypatch.context() as patch:
-            patch.setitem(ARMS, arm, replace(row, module="floors" if row.module != "floors" else "linear"))
-            assert fingerprint(*PROGRAMS["evaluate.py"], arm_module_name(arm)) != before
-        assert replace(row, compressor="other", legend="other").determining != row.determining
+def test_a_row_of_an_arm_says_what_determines_its_answers():
+    """Why the table of arms is left out: the rules name the rows by it."""
+    for row in ARMS.values():
+        for other in ({"codec": "other"}, {"stage": "other"}, {"sampled": not row.sampled}, {"prompt": "other"}):
+            assert replace(row, **other).determining != row.determining
         assert replace(row, legend="other").determining == row.determining
 
 
@@ -629,8 +623,8 @@ def test_words_of_an_unavailable_model_are_raised_and_nothing_else():
 
 
 def test_only_those_programs_evaluate_arms_whose_rules_name_them():
-    names = {path.name for path in SCRIPTS if ("latentwire.arms", "rebuild_function") in reached(path)}
-    named = set(re.findall(r'arms_code\("(\w+\.py)"', RULES))
+    names = {path.name for path in SCRIPTS if ("latentwire.arms", "rebuilt_rows") in reached(path)}
+    named = set(re.findall(r'variants_code\("(\w+\.py)"', RULES))
     assert {name for name in names if f"/{name} " in RULES} == named == {"evaluate.py", "measure_reconstruction.py"}
 
 

@@ -7,13 +7,14 @@ import pytest
 from datasets import Dataset
 
 from latentwire.data import gather as gather_module
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.gather import gather
 from latentwire.data.squad import flatten_squad, read_squad_json
-from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 from latentwire.evaluation.squad_metrics import batch_metrics
+from latentwire.evaluation.store import AnswerStore
 from latentwire.readers.scoring import answer_questions, read_questions, scores
-from latentwire.stopping import Stopped, StopRequest
+from latentwire.resuming.stopping import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_files_that_are_there_are_kept_and_sources_are_checked(folder, tmp_path,
 
 def test_scores_are_the_official_ones_and_a_stopped_run_continues(tiny_model, renderer, folder, tmp_path):
     rows = read_questions(folder / "dev-v1.1.json")
-    options = {"batch_size": 4, "max_new_tokens": 3, "state": tmp_path / "state"}
+    options = {"batch_size": 4, "max_new_tokens": 3, "store": AnswerStore(tmp_path / "answers", "the model")}
     model = tiny_model()
 
     class StopAtSecond(StopRequest):
@@ -72,9 +73,11 @@ def test_scores_are_the_official_ones_and_a_stopped_run_continues(tiny_model, re
 
     with pytest.raises(Stopped):
         answer_questions(model, renderer, rows, **options, stop=StopAtSecond())
-    assert len(list((tmp_path / "state").iterdir())) == 2  # the owner, and the first batch
+    assert len(list((tmp_path / "answers").rglob("*.json"))) == 1
     predictions = answer_questions(model, renderer, rows, **options)
-    straight = answer_questions(model, renderer, rows, **options | {"state": tmp_path / "other"})
+    straight = answer_questions(
+        model, renderer, rows, **options | {"store": AnswerStore(tmp_path / "other", "the model")}
+    )
     assert predictions == straight and list(predictions) == [row["id"] for row in rows]
     perfect = {row["id"]: row["answers"]["text"][0] for row in rows[:3]}
     found = scores(rows, predictions | perfect, resamples=100, seed=0)

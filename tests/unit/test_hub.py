@@ -13,10 +13,10 @@ from datasets import Dataset
 from loopback_hub import COMMIT, OUTSIDER, TOKEN, Repository, serve
 from safetensors.torch import load_file, save_file
 
-from latentwire.compression.table import load_table
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
-from latentwire.lm import read_embeddings
+from latentwire.embeddings import read_embeddings
+from latentwire.table import load_table
 
 pytestmark = pytest.mark.slow  # every process imports the libraries anew, so the tests start few
 
@@ -39,7 +39,7 @@ ASK = """
 import json, os, sys
 from latentwire import load_squad_subset as load
 from latentwire.errors import InputError
-from latentwire.lm import read_embeddings
+from latentwire.embeddings import read_embeddings
 
 def load_squad_subset(split, samples, data, revision=None):
     return load(split, samples, data, revision=revision)

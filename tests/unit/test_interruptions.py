@@ -9,10 +9,12 @@ import pytest
 from interruptions import Interruption, KilledWithoutProvenance, Takeover, run
 
 from latentwire.adapter import Adapter
+from latentwire.codecs import AdapterCodec, LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens, save_counts
-from latentwire.compression.table import save_table
-from latentwire.stopping import EXIT_STOPPED
+from latentwire.layout import Layout
+from latentwire.resuming.stopping import EXIT_STOPPED
+from latentwire.table import save_table
 
 pytestmark = pytest.mark.slow
 
@@ -34,31 +36,35 @@ def inputs(tmp_path_factory, prompts, sequences, tokenizer, tiny_model):
     save_counts(folder / "counts.safetensors", pca=counts, train=counts.clone())
     compressor = EmbeddingCompressor(table.shape[1], K).fit(table, counts)
     compressor.save(folder / "pca.safetensors")
-    Adapter.from_compressor(compressor).save(folder / "phase1" / "adapter.safetensors")
+    layout = Layout(str(folder))
+    codec = LinearCodec.of(compressor, table)
+    codec.save_pretrained(layout.fitted(K, "pca"))
+    trained = AdapterCodec.of(codec.codes, Adapter.from_compressor(compressor), len(table))
+    trained.save_pretrained(layout.training(K, 0, "phase1"))
     (folder / "decision.json").write_text(json.dumps({"run_phase2": True}))
     return folder
 
 
 def command(program, inputs):
     """The script of a program and its arguments; a loop of 40 steps or more."""
-    split = f"--table {inputs}/table.safetensors --compress_dim {K} --threads 1 --state state --output output"
+    split = f"--table {inputs}/table.safetensors --threads 1 --state state --output output"
     training = (
         f"--train {inputs}/prompts.parquet --held_out {inputs}/prompts.parquet --compressor {inputs}/pca.safetensors"
+        f" --codec {inputs}/k{K}/codecs/pca --compress_dim {K}"
     )
     model = f"--model {inputs}/model --dtype float32 --device cpu"
     script, own = {
         "phase 1": ("train_phase1.py", f"{training} {split} --epochs 60 --batch_size 8 --device cpu"),
         "phase 2": (
             "train_phase2.py",
-            f"{model} {training} {split} --decision {inputs}/decision.json --adapter {inputs}/phase1/adapter.safetensors"
+            f"{model} {training} {split} --decision {inputs}/decision.json --adapter {inputs}/k{K}/seed0/phase1/adapter.safetensors"
             " --epochs 10 --batch_size 8 --measure_prompts 4 --calibration_batches 2",
         ),
         "reader": ("train_reader.py", "--steps 40 --contexts 1 --width 16 --threads 1 --state state --output output"),
         "evaluation": (
             "evaluate.py",
-            f"{model} {split} --arms text pca phase1 --prompts {inputs}/prompts.parquet --counts {inputs}/counts.safetensors"
-            f" --compressor {inputs}/pca.safetensors --adapter {inputs}/phase1/adapter.safetensors --batch_size 2"
-            " --output output/predictions.jsonl",
+            f"{model} {split} --root {inputs} --variants text pca:{K} phase1:{K}:0 --prompts {inputs}/prompts.parquet"
+            f" --counts {inputs}/counts.safetensors --batch_size 2 --answers answers --output output/predictions.jsonl",
         ),
     }[program]
     return script, own.split()
@@ -156,7 +162,6 @@ def test_another_dtype_of_the_model_continues_from_nothing(tmp_path, inputs, pro
     run(script, arguments, tmp_path, Interruption(signal.SIGKILL, after=5))
     other = [{"float32": "bfloat16"}.get(word, word) for word in arguments]
     run(script, other, tmp_path, Interruption(signal.SIGKILL, after=1))
-    assert len(list(tmp_path.glob("state/*"))) == 2
     assert "continuing" not in (tmp_path / "log").read_text()
     run(script, arguments, tmp_path, Interruption(signal.SIGKILL, after=1))
     assert "continuing" in (tmp_path / "log").read_text()
@@ -164,8 +169,8 @@ def test_another_dtype_of_the_model_continues_from_nothing(tmp_path, inputs, pro
 
 def test_an_evaluation_ignores_a_batch_that_was_cut_short(tmp_path, inputs, uninterrupted):
     run(*command("evaluation", inputs), tmp_path, Interruption(signal.SIGKILL, after=20))
-    (kept,) = tmp_path.glob("state/*/answers.jsonl")
+    kept = next(tmp_path.glob("answers/*/*.json"))
     kept.write_text(kept.read_text()[:-20])
     assert run(*command("evaluation", inputs), tmp_path) == 0
-    assert "a batch of answers in state/" in (tmp_path / "log").read_text()
+    assert f"answers in {kept.relative_to(tmp_path)} can't be read" in (tmp_path / "log").read_text()
     assert contents(tmp_path / "output") == uninterrupted("evaluation")

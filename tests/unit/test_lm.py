@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from latentwire import lm
-from latentwire.compression.table import load_table, save_table
 from latentwire.device import choose_device
+from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
-from latentwire.lm import context_length, load_config, load_model, load_tokenizer, read_embeddings
+from latentwire.lm import context_length, load_config, load_model, load_tokenizer
+from latentwire.table import load_table, save_table
 
 CPU = torch.device("cpu")
 

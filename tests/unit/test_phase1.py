@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
-from latentwire.compression.metrics import question_sums, type_errors
-from latentwire.compression.summary import summarise
+from latentwire.evaluation.reconstruction_metrics import question_sums, type_errors
+from latentwire.evaluation.reconstruction_summary import summarise
 from latentwire.settings import Phase1
 from latentwire.training import phase1
 from latentwire.training.phase1 import (
@@ -65,6 +65,7 @@ def train(
         TRAIN,
         HELD_OUT,
         table_VD,
+        compressor.codes(table_VD),
         compressor,
         Phase1(**{"epochs": 3, "batch_size": 16, "lr": 3e-3} | changes),
         seed=seed,
@@ -81,7 +82,7 @@ def test_the_loss_over_unique_tokens_is_the_loss_over_occurrences_in_value_and_g
     table_VD = TABLE.to(dtype)
     adapter = Adapter.from_compressor(COMPRESSOR)
     torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1, generator=torch.Generator().manual_seed(1))
-    rows = TokenRows(table_VD, COMPRESSOR, torch.arange(V), CPU)
+    rows = TokenRows(table_VD, COMPRESSOR.codes(table_VD), COMPRESSOR, torch.arange(V), CPU)
     ids_U, counts_U = unique_tokens(TRAIN)
     codes_UK, target_UD = rows.of(ids_U)
     loss = weighted_error(adapter.standardised(codes_UK), target_UD, counts_U)
@@ -119,7 +120,7 @@ def test_smoothing_rebuilds_tokens_that_no_prompt_holds_better(tmp_path):
     for smoothing in (0.0, 10.0):
         folder = tmp_path / str(smoothing)
         adapter, _ = train(folder, epochs=100, smoothing=smoothing)
-        codes, targets = TokenRows(TABLE, COMPRESSOR, unused, CPU).of(unused)
+        codes, targets = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, unused, CPU).of(unused)
         with torch.no_grad():
             errors[smoothing] = float((adapter.standardised(codes) - targets).square().mean())
     assert errors[10.0] < 0.9 * errors[0.0]
@@ -148,7 +149,7 @@ def test_mixed_precision_changes_loss_and_gradient_by_rounding_alone(tmp_path, m
     torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1, generator=torch.Generator().manual_seed(1))
     torch.nn.init.normal_(adapter.linear.weight, std=0.5, generator=torch.Generator().manual_seed(2))
     ids_U, counts_U = unique_tokens(TRAIN)
-    codes_UK, target_UD = TokenRows(TABLE, COMPRESSOR, torch.arange(V), CPU).of(ids_U)
+    codes_UK, target_UD = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, torch.arange(V), CPU).of(ids_U)
     found = []
     for precision in (nullcontext(), bfloat16):
         with precision:
@@ -169,7 +170,7 @@ def test_mixed_precision_changes_loss_and_gradient_by_rounding_alone(tmp_path, m
 
 def test_predicting_the_mean_costs_1_on_the_pca_split():
     ids_U, counts_U = unique_tokens(TRAIN)
-    _, target_UD = TokenRows(TABLE, COMPRESSOR, ids_U, CPU).of(ids_U)
+    _, target_UD = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, ids_U, CPU).of(ids_U)
     assert float(weighted_error(torch.zeros_like(target_UD), target_UD, counts_U)) == pytest.approx(1, rel=0.01)
 
 
@@ -182,7 +183,7 @@ def test_unique_tokens_are_sorted_and_counted():
 
 def test_token_rows_are_found_by_id_whatever_the_order():
     ids = torch.tensor([7, 3, 250])
-    codes, targets = TokenRows(TABLE, COMPRESSOR, ids, CPU).of(torch.tensor([250, 7, 7]))
+    codes, targets = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, ids, CPU).of(torch.tensor([250, 7, 7]))
     wanted = TABLE[[250, 7, 7]]
     torch.testing.assert_close(codes, COMPRESSOR.compress(wanted), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(targets, COMPRESSOR.standardise(wanted))
@@ -191,7 +192,9 @@ def test_token_rows_are_found_by_id_whatever_the_order():
 def test_the_logs_metrics_are_those_of_the_reconstruction_stage():
     adapter = Adapter.from_compressor(COMPRESSOR)
     ids_U, counts_U = held_out_types(HELD_OUT, V)
-    found = held_out_metrics(adapter, TokenRows(TABLE, COMPRESSOR, ids_U, CPU), ids_U, counts_U, block=7)
+    found = held_out_metrics(
+        adapter, TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, ids_U, CPU), ids_U, counts_U, block=7
+    )
     with torch.no_grad():
         rebuilt_UD = adapter(COMPRESSOR.compress(TABLE[ids_U]))
     errors = type_errors(ids_U, rebuilt_UD, TABLE, COMPRESSOR.mean_D)
@@ -281,6 +284,8 @@ def test_the_table_and_the_compressor_are_left_as_they_are(tmp_path):
 def test_what_trains_on_another_device_is_brought_there():
     """The meta device stands for a GPU: it refuses to mix with CPU tensors."""
     meta = torch.device("meta")
-    codes, targets = TokenRows(TABLE, COMPRESSOR, torch.arange(V), meta).of(torch.tensor([1, 2]))
+    codes, targets = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, torch.arange(V), meta).of(
+        torch.tensor([1, 2])
+    )
     predicted = Adapter.from_compressor(COMPRESSOR).to(meta).standardised(codes)
     assert weighted_error(predicted, targets, torch.tensor([1, 3])).device == meta

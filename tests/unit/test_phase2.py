@@ -17,7 +17,7 @@ from latentwire.files import write_json
 from latentwire.settings import Phase2
 from latentwire.training import phase2
 from latentwire.training.loop import batch_at
-from latentwire.training.phase1 import TokenRows, held_out_types, unique_tokens, weighted_error
+from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
 from latentwire.training.phase2 import (
     IGNORED,
     PromptReader,
@@ -60,21 +60,23 @@ def warm_adapter(compressor) -> Adapter:
 def train(model, table_VD, compressor, sequences, label_masks):
     """Runs Phase 2 on 40 prompts with 8 held out, and returns the adapter, the diagnostics and the summary."""
 
-    def run(folder, settings=SETTINGS, *, model=model):
+    def run(folder, settings=SETTINGS, *, model=model, control=None):
         adapter = warm_adapter(compressor)
         history, summary = train_phase2(
             adapter,
-            model,
+            None if settings.beta == 0 else model,
             sequences[:40],
             label_masks[:40],
             sequences[40:],
             label_masks[40:],
             table_VD,
+            compressor.codes(table_VD),
             compressor,
             settings,
             seed=0,
             state=folder / "state",
             diagnostics=folder / "diagnostics.jsonl",
+            control=control,
         )
         return adapter, history, summary
 
@@ -293,7 +295,7 @@ def test_alpha_and_beta_are_one_over_the_mean_losses_at_the_start(steps_of, comp
     assert calibration["alpha"] == pytest.approx(1 / calibration["reconstruction"])
     assert calibration["beta"] == pytest.approx(1 / calibration["prompt_loss"])
     rows, adapter, losses = (
-        TokenRows(table_VD, compressor, torch.arange(len(table_VD)), CPU),
+        TokenRows(table_VD, compressor.codes(table_VD), compressor, torch.arange(len(table_VD)), CPU),
         warm_adapter(compressor),
         [],
     )
@@ -334,6 +336,7 @@ def test_the_control_has_the_same_data_steps_and_alpha_and_no_prompt_loss(steps_
     phase, control = steps_of(), steps_of(SETTINGS.model_copy(update={"beta": 0.0}))
     assert control.summary["calibration"]["alpha"] == phase.summary["calibration"]["alpha"]
     assert control.summary["calibration"]["beta"] == 0
+    assert control.summary["calibration"]["prompt_loss"] is None and "prompt_loss" not in control.summary
     assert control.steps == phase.steps == 5
     assert control.options["settings"] == phase.options["settings"].model_copy(update={"beta": 0.0})
     for step in range(5):
@@ -341,6 +344,17 @@ def test_the_control_has_the_same_data_steps_and_alpha_and_no_prompt_loss(steps_
         assert ours.keys() == {"loss", "reconstruction"}
         assert torch.equal(ours["reconstruction"], theirs["reconstruction"])
         assert torch.equal(ours["loss"], control.summary["calibration"]["alpha"] * ours["reconstruction"])
+
+
+def test_the_control_measured_beside_phase_2_is_what_its_adapter_gives(train, tmp_path, compressor):
+    """Before any step, Phase 1's adapter as the control gives the loss at the start."""
+    _, _, summary = train(tmp_path, control=warm_adapter(compressor))
+    assert summary["prompt_loss"]["control"] == summary["prompt_loss"]["start"]
+
+
+def test_the_control_takes_no_model_and_phase_2_needs_one(train, tmp_path, model):
+    with pytest.raises(ValueError, match="Phase 2 needs one"):
+        train(tmp_path, model=None)
 
 
 # A run
@@ -356,15 +370,13 @@ def test_the_language_model_gets_no_gradient_and_is_left_as_it_is(model, train, 
 
 def test_training_lowers_the_prompts_loss_and_the_control_goes_elsewhere(train, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 4})
-    adapter, history, summary = train(tmp_path / "phase2", settings)
     control, control_history, _ = train(tmp_path / "control", settings.model_copy(update={"beta": 0.0}))
-    assert summary["prompt_loss"]["end"]["all"] < summary["prompt_loss"]["start"]["all"]
-    assert (
-        history[0]["prompt_loss_all"]
-        == control_history[0]["prompt_loss_all"]
-        == summary["prompt_loss"]["start"]["all"]
-    )
-    assert history[-1]["prompt_loss_all"] < control_history[-1]["prompt_loss_all"]
+    adapter, history, summary = train(tmp_path / "phase2", settings, control=control)
+    loss = summary["prompt_loss"]
+    assert loss["end"]["all"] < loss["start"]["all"]
+    assert history[0]["prompt_loss_all"] == loss["start"]["all"]
+    assert history[-1]["prompt_loss_all"] == loss["end"]["all"] < loss["control"]["all"]
+    assert "prompt_loss_all" not in control_history[-1]
     assert not torch.equal(adapter.linear.weight, control.linear.weight)
     assert "train_prompt_loss" in history[-1] and "train_prompt_loss" not in control_history[-1]
 
@@ -422,7 +434,7 @@ def test_a_gradient_that_is_not_finite_is_found_before_the_first_step(train, tmp
 
 def test_a_model_that_gives_nan_is_found_before_the_first_step(model, train, tmp_path):
     model.model.norm.weight[0] = torch.nan
-    with pytest.raises(FloatingPointError, match="calibration: the mean losses are .* and nan.*; nothing was trained"):
+    with pytest.raises(FloatingPointError, match="calibration: the mean losses are .*nan.*; nothing was trained"):
         train(tmp_path)
     assert not (tmp_path / "state").exists()
 

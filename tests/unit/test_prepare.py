@@ -10,11 +10,11 @@ import pytest
 from datasets import Dataset
 
 from latentwire.data import prepare as module
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.prepare import content_hash, draw, prepare, prepare_split, read_source, split_rows
 from latentwire.data.prompts_table import read_prompts
 from latentwire.data.splits import SPLITS
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 from latentwire.files import write_json
 from latentwire.settings import Data

@@ -8,12 +8,12 @@ from latentwire.progress import finished_jobs, progress, read_durations, stage_o
 
 DURATIONS = {
     "data/manifest.json": 10.0,
-    "original/gate/predictions.0-of-1.jsonl": 100.0,
+    "evaluation/ceiling/predictions.0-of-1.jsonl": 100.0,
     "k72/seed0/phase1/adapter.safetensors": 50.0,
-    "k72/seed0/evaluate_phase1/gate/predictions.0-of-1.jsonl": 100.0,
+    "evaluation/phase1/predictions.0-of-1.jsonl": 100.0,
     "k72/seed0/phase2/adapter.safetensors": 300.0,
-    "k72/seed0/evaluate_phase2/final/predictions.0-of-1.jsonl": 200.0,
-    "k72/linear/final/predictions.0-of-1.jsonl": 400.0,
+    "k72/seed0/reconstruction/phase2.parquet": 200.0,
+    "evaluation/final/predictions.0-of-1.jsonl": 400.0,
 }
 
 
@@ -28,13 +28,13 @@ def finish(root, job, seconds):
     [
         ("data/manifest.json", "preparation"),
         ("pca/pca.safetensors", "preparation"),
-        ("original/gate/scores.parquet", "ceiling"),
+        ("evaluation/ceiling/scores.parquet", "ceiling"),
         ("k72/seed0/random/adapter.safetensors", "Phase 1"),
-        ("k72/seed0/evaluate_phase1/gate/scores.parquet", "gate"),
+        ("evaluation/phase1/scores.parquet", "gate"),
         ("k72/seed0/control/adapter.safetensors", "Phase 2"),
-        ("k72/seed0/evaluate_phase1/reconstruction.parquet", "reconstruction"),
-        ("k72/seed0/evaluate_phase2/final/scores.parquet", "final validation"),
-        ("original/final/scores.parquet", "final validation"),
+        ("k72/seed0/reconstruction/phase1.parquet", "reconstruction"),
+        ("k72/codecs/quant", "preparation"),
+        ("evaluation/final/scores.parquet", "final validation"),
     ],
 )
 def test_every_job_is_in_one_stage(job, stage):
@@ -44,7 +44,7 @@ def test_every_job_is_in_one_stage(job, stage):
 def test_the_time_left_follows_this_machines_speed(tmp_path):
     assert progress(tmp_path, DURATIONS, parallel=2).minutes_left == pytest.approx(1160 / 2 / 60)
     finish(tmp_path, "data/manifest.json", 20.0)
-    finish(tmp_path, "original/gate/predictions.0-of-1.jsonl", 200.0)  # twice as long as in the earlier run
+    finish(tmp_path, "evaluation/ceiling/predictions.0-of-1.jsonl", 200.0)  # twice as long as in the earlier run
     found = progress(tmp_path, DURATIONS, parallel=2)
     assert (found.stage, found.done, found.jobs) == ("Phase 1", 2, 7)
     assert found.minutes_left == pytest.approx(2 * 1050 / 2 / 60)
@@ -64,7 +64,7 @@ def test_a_gate_that_passed_takes_phase_2_off_the_list(tmp_path):
 
 
 def test_without_an_earlier_run_it_says_what_it_knows(tmp_path):
-    finish(tmp_path, "original/gate/predictions.0-of-1.jsonl", 1.0)
+    finish(tmp_path, "evaluation/ceiling/predictions.0-of-1.jsonl", 1.0)
     assert str(progress(tmp_path, {}, parallel=2)).startswith("ceiling: 1 jobs done; how long is left is not known")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.demo.corpus import generate_corpus
-from latentwire.lm import load_tokenizer, read_embeddings
+from latentwire.data.corpus import generate_corpus
+from latentwire.embeddings import read_embeddings
+from latentwire.lm import load_tokenizer
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from latentwire.arms import ArmInputs
+from latentwire.arms_table import Variant
+from latentwire.data.corpus import generate_article, generate_corpus
 from latentwire.data.prepare import mark_unseen_answers, prepare_split
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.splits import sample_rows
 from latentwire.data.squad import flatten_squad
-from latentwire.demo import reader as reader_module
-from latentwire.demo.corpus import generate_article, generate_corpus
-from latentwire.demo.reader import Packer, ReaderSettings, batches, build_reader, losses, train_reader
-from latentwire.demo.tokenizer import build_tokenizer
+from latentwire.data.tokenizer import build_tokenizer
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.scores import score_predictions
 from latentwire.lm import load_model, load_tokenizer
+from latentwire.readers import small as reader_module
+from latentwire.readers.small import Packer, ReaderSettings, batches, build_reader, losses, train_reader
 
 TINY = ReaderSettings(
     steps=6, contexts=2, curriculum=(2, 4), layers=1, width=16, heads=2, mlp_width=16, warmup=2, checkpoint_every=2
@@ -121,5 +122,6 @@ def test_the_shipped_reader_answers_questions_on_articles_it_never_saw():
     model = load_model(str(SHIPPED), None, "float32", torch.device("cpu"))
     decoder = Decoder(model, tokenizer, max_new_tokens=8)
     empty = ArmInputs(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    records = evaluate_arm("text", empty, decoder, prompts, arm_batches("text", prompts, 64))
+    own_batches = arm_batches("text", prompts, 64)
+    records = evaluate_arm(Variant("text"), empty, lambda: decoder, prompts, own_batches, dtype=torch.float32)
     assert score_predictions(records, prompts, 64)["f1"].mean() >= 0.90

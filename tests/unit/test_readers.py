@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.squad import flatten_squad
-from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 from latentwire.evaluation.generate import Decoder
 from latentwire.files import read_json, read_jsonl

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.arms import ArmInputs
+from latentwire.codecs import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.metrics import question_sums, summarise_types, type_errors
 from latentwire.compression.nearest import nearest_rows
-from latentwire.compression.reconstruction import TRAIN_COUNTS, measure_arms, subset_masks
-from latentwire.compression.summary import MEANS, summarise
+from latentwire.evaluation.reconstruction import TRAIN_COUNTS, measure_arms, subset_masks
+from latentwire.evaluation.reconstruction_metrics import question_sums, summarise_types, type_errors
+from latentwire.evaluation.reconstruction_summary import MEANS, summarise
 
 V, D = 40, 6
 
@@ -176,14 +177,14 @@ def test_every_token_is_unseen_or_in_one_bucket_of_training_counts(counts):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 50.0])
-def test_smoothing_of_the_compressor_moves_no_yardstick(tmp_path, smoothing):
+def test_smoothing_of_the_compressor_moves_no_yardstick(smoothing):
     """The variance that counts is that around the mean of the PCA split's own occurrences."""
     ids_U, _, table_VD, _ = drawn()
     sequences, masks = drawn_prompts(ids_U)
     counts_V = torch.from_numpy(np.bincount(np.concatenate(sequences), minlength=V))
-    EmbeddingCompressor(D, 2).fit(table_VD, counts_V, smoothing).save(tmp_path / "pca.safetensors")
+    codec = LinearCodec.of(EmbeddingCompressor(D, 2).fit(table_VD, counts_V, smoothing), table_VD)
     prompts = pd.DataFrame({"id": list("abcd"), "article": list("xxyy"), "input_ids": sequences, "answer_mask": masks})
-    inputs = {"pca": ArmInputs(table_VD, counts_V, tmp_path / "pca.safetensors", 2)}
+    inputs = {"pca": ArmInputs(table_VD, counts_V, codec)}
     sums, _ = measure_arms(inputs, prompts, counts_V.numpy())
     occurrences_ND = table_VD.double()[np.concatenate(sequences)]
     expected = float((occurrences_ND - occurrences_ND.mean(dim=0)).square().sum())

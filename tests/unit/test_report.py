@@ -8,9 +8,9 @@ from html import unescape
 import pytest
 
 from latentwire.arms_table import ARMS
-from latentwire.decisions.verdict_text import percent
 from latentwire.report.page import _template
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
+from latentwire.report.verdict_text import percent
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567-dirty"
 

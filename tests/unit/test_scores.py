@@ -25,7 +25,16 @@ def split(questions: int = 6) -> pd.DataFrame:
 
 def records(arm: str, predictions: dict[str, str], finished: str = "stop") -> list[dict]:
     return [
-        {"arm": arm, "id": key, "article": "x", "prediction": text, "tokens": 2, "finished": finished}
+        {
+            "arm": arm,
+            "k": None,
+            "seed": None,
+            "id": key,
+            "article": "x",
+            "prediction": text,
+            "tokens": 2,
+            "finished": finished,
+        }
         for key, text in predictions.items()
     ]
 

@@ -81,7 +81,7 @@ def test_every_setting_is_described_and_every_number_bounded(section: type[Secti
 def test_the_arms_that_can_be_chosen_are_those_of_the_table_that_do_not_follow_the_gate():
     chosen = {name for name in ARMS if name not in ("text", "phase1", "phase2", "control")}
     assert set(get_args(BaselineArm)) == chosen
-    assert set(get_args(CodeArm)) == {name for name in chosen if ARMS[name].group != "original"}
+    assert set(get_args(CodeArm)) == {name for name in chosen if ARMS[name].codec and ARMS[name].sized}
 
 
 def test_which_types_take_none():

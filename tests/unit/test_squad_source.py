@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from latentwire import load_squad_subset
 from latentwire.data import squad
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
-from latentwire.demo.corpus import generate_corpus
 from latentwire.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"

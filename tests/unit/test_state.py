@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from latentwire import state
-from latentwire.state import state_folder
+from latentwire.resuming import state
+from latentwire.resuming.state import state_folder
 
 
 @pytest.fixture

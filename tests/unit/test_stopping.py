@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from latentwire.stopping import MARGIN_SECONDS, OWNER_SECONDS, Stopped, StopRequest
+from latentwire.resuming.stopping import MARGIN_SECONDS, OWNER_SECONDS, Stopped, StopRequest
 
 
 class Clock:

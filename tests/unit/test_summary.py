@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.decisions.summary import summarise_verdict
+from latentwire.report.summary import summarise_verdict
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
+from latentwire.resuming.checkpoint import Checkpoints
+from latentwire.resuming.stopping import Stopped, StopRequest
 from latentwire.settings import Optimiser
-from latentwire.stopping import Stopped, StopRequest
-from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import (
     batch_at,
     epoch_order,
@@ -211,7 +211,7 @@ def test_told_to_stop_it_keeps_the_state_between_measurements_and_continues_in_t
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         if every_step:
-            patch.setattr("latentwire.training.checkpoint.INTERVAL_SECONDS", 0.0)
+            patch.setattr("latentwire.resuming.checkpoint.INTERVAL_SECONDS", 0.0)
         try:
             with pytest.raises(Stopped, match="told to stop by SIGTERM; the state is kept"):
                 stopped(stop=StopRequest().listen())
@@ -230,7 +230,7 @@ def test_told_to_stop_it_keeps_the_state_between_measurements_and_continues_in_t
 
 
 def test_a_run_that_is_taken_over_stops_and_leaves_its_successors_checkpoints_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("latentwire.stopping.OWNER_SECONDS", 0.0)
+    monkeypatch.setattr("latentwire.resuming.stopping.OWNER_SECONDS", 0.0)
     expected = Run(tmp_path / "straight")()
     orphan, successor = Run(tmp_path / "shared"), Run(tmp_path / "shared")
     found = []

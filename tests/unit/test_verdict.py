@@ -12,7 +12,7 @@ import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from latentwire.arms_table import ARMS
+from latentwire.arms_table import ARMS, arm_row
 from latentwire.configuration import checked
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.verdict import (
@@ -26,8 +26,8 @@ from latentwire.decisions.verdict import (
     route,
     wording,
 )
-from latentwire.decisions.verdict_text import origin, render_verdict
 from latentwire.evaluation.statistics import Interval
+from latentwire.report.verdict_text import origin, render_verdict
 
 ROOT = Path(__file__).parents[2]
 ARTICLES, PER_ARTICLE = 25, 8
@@ -89,7 +89,7 @@ def results(
         "train_prompts": 128, "parameters": 1000, "table_parameters": 10_000,
         "table_width": 128, "calibration": {"gradient_norm_reconstruction": 1.0, "gradient_norm_prompt_loss": 1.0,
         "alpha": 1.0, "beta": 1.0}, "prompt_loss": {when: {"all": 1.0, "first": 1.0, "repeated": 1.0} for when in
-        ("text", "start", "end")},
+        ("text", "start", "end", "control")},
     }  # fmt: skip
     history = [{"step": step, "recon_fvu": 0.6 - 0.3 * step / 80} for step in range(0, 81, 8)]
     reconstruction = {
@@ -107,6 +107,9 @@ def results(
         run_phase2=forced or not gate_passed,
         arms={name: arm(share, seed=number) for number, (name, share) in enumerate(shares.items())},
         reconstruction=reconstruction,
+        rates={
+            name: {"bits_per_parameter": 2.0, "megabytes": 1.0} for name in shares if arm_row(name).kind == "codec"
+        },
         summaries={name: [copy.deepcopy(summary)] for name in trained},
         histories={name: [history] for name in trained},
         seeds=[0],
@@ -411,7 +414,7 @@ def test_the_page_says_what_weakens_the_verdict():
     entry = verdict_on(results(phase2=0.3))
     plain = page(entry)
     assert "Not confirmatory" not in plain and "overridden" not in plain
-    assert "It is not a useful rate" in plain and "bits per token: 256 in the code" in plain
+    assert "no code of a single token beats" in plain and "bits per prompt token: 256 in the code" in plain
     weak = page(entry, confirmatory=False, ceiling=CEILING | {"override": True, "passed": False})
     assert "**Not confirmatory**" in weak and "**The ceiling check is overridden**" in weak and "FAILED" in weak
 

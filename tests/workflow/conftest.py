@@ -44,12 +44,13 @@ def scored(tmp_path_factory: pytest.TempPathFactory, finished: Workspace) -> Wor
     On both splits text has 0.9, Phase 1 has 0.8 at K = 8 and 0.6 at K = 4.
     """
     workspace = finished.copy(tmp_path_factory.mktemp("scored"))
-    for split in ("gate", "final"):
-        write_f1(workspace / f"{RESULTS}/original/{split}/scores.parquet", {"text": 0.9})
+    for evaluation in ("ceiling", "final"):
+        write_f1(workspace / f"{RESULTS}/evaluation/{evaluation}/scores.parquet", {"text": 0.9})
+    for evaluation in ("phase1", "final"):
         for k, mean in zip(DIMS, (0.8, 0.6), strict=True):
-            write_f1(workspace / f"{RESULTS}/k{k}/seed0/evaluate_phase1/{split}/scores.parquet", {"phase1": mean})
+            write_f1(workspace / f"{RESULTS}/evaluation/{evaluation}/scores.parquet", {"phase1": mean}, k)
     for k in DIMS:
-        for folder in ("phase2", "control", "evaluate_phase2"):
+        for folder in ("phase2", "control"):
             shutil.rmtree(workspace / f"{RESULTS}/k{k}/seed0/{folder}")
     return workspace
 

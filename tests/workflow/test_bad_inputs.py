@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from workspace import RESULTS, ROOT, Workspace
 
 from latentwire.commands import typed
-from latentwire.demo.corpus import generate_corpus
+from latentwire.data.corpus import generate_corpus
 
 pytestmark = pytest.mark.workflow
 
@@ -192,7 +192,7 @@ def training(finished: Workspace, tmp_path: Path) -> list[object]:
     return [
         "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--compress_dim", 8, "--epochs", 1, "--threads", 1, "--state", tmp_path / "state",
+        "--codec", root / "k8/codecs/pca", "--compress_dim", 8, "--epochs", 1, "--threads", 1, "--state", tmp_path / "state",
         "--output", tmp_path / "phase1",
     ]  # fmt: skip
 
@@ -202,7 +202,7 @@ def test_a_ceiling_below_the_threshold_refuses_training(
     program: Callable[..., Ended], finished: Workspace, tmp_path: Path, override: bool, code: int
 ):
     found = tmp_path / "ceiling.json"
-    scores = finished / f"{RESULTS}/original/gate/scores.parquet"
+    scores = finished / f"{RESULTS}/evaluation/ceiling/scores.parquet"
     flags = ["--override_ceiling"] if override else []
     checked = program("check_ceiling.py", "--scores", scores, "--threshold", 0.7, *flags, "--output", found)
     assert checked.code == 0  # the check itself always succeeds

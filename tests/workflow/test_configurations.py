@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from workspace import DIMS, ROOT, Workspace, environment
 
 pytestmark = pytest.mark.workflow
 
+Decide = Callable[[str], tuple[Workspace, str]]
 HEADLINE = yaml.safe_load((ROOT / "config.yaml").read_text())
 SLOW = {"torch", "transformers", "pandas", "numpy", "datasets", "scipy", "sklearn", "matplotlib", "tokenizers"}
 
@@ -47,10 +48,9 @@ def test_every_configuration_plans_a_whole_experiment_without_a_network(fresh: W
     assert {output.split("/")[1] for job in plan for output in job.outputs} == {experiment}
     runs = len(config["compress_dims"]) * len(config["seeds"])
     shards = config["evaluate"]["shards"]
-    assert plan.counts["train_phase1"] == plan.counts["score_phase1"] == runs
-    assert plan.counts["evaluate_phase1"] == shards * runs
-    assert plan.counts["decide_gate"] == plan.counts["score_linear"] == len(config["compress_dims"])
-    assert plan.counts["evaluate_linear"] == shards * len(config["compress_dims"])
+    assert plan.counts["train_phase1"] == runs
+    assert (plan.counts["evaluate"], plan.counts["score"]) == (3 * shards, 3)
+    assert plan.counts["decide_gate"] == len(config["compress_dims"])
 
 
 TUNED = {
@@ -86,17 +86,21 @@ def test_every_tuned_reader_has_a_plan_with_more_at_the_primary_dimension(
     primary, *others = config["compress_dims"]
     assert [width // k for k in (primary, *others)] == [8, 4, 2]
     runs = len(config["seeds"]) + len(others) * len(config["exploratory"]["seeds"])
-    assert plan.counts["train_phase1"] == plan.counts["score_phase1"] == runs
-    assert plan.counts["evaluate_linear"] == config["evaluate"]["shards"] * len(config["compress_dims"])
+    assert plan.counts["train_phase1"] == runs
+    assert plan.counts["evaluate"] == 3 * config["evaluate"]["shards"]
     assert not any(job.wildcards.get("k") != str(primary) and job.wildcards.get("seed", "0") != "0" for job in plan)
 
 
-def test_exploratory_dimensions_have_their_own_arms_and_seeds(fresh: Workspace):
+def test_exploratory_dimensions_have_their_own_arms_and_seeds(fresh: Workspace, decided: Decide):
     overlay = "exploratory={seeds: [0], arms: [pca]}"
-    output = fresh.succeed("-n", "--printshellcmds", "--config", overlay, "seeds=[0, 1]")
-    primary, other = (set(re.findall(rf"--arms ([a-z_ ]+) --prompts .*--compress_dim {k} ", output)) for k in DIMS)
-    assert "pca snap snap_d quant" in primary and "pca" in other
-    assert not any("snap" in arms for arms in other)
+    trained = fresh.plan("--config", overlay, "seeds=[0, 1]").of("train_phase1")
+    assert sorted((job["k"], job["seed"]) for job in trained) == [("4", "0"), ("8", "0"), ("8", "1")]
+    workspace, gate = decided("pass")
+    output = workspace.succeed("-n", "--printshellcmds", "--config", overlay, gate)
+    (command,) = re.findall(r"--variants ([a-z0-9_: ]+) --prompts \S+/final.parquet", output)
+    primary, other = ({v.split(":")[0] for v in command.split() if f":{k}" in v} for k in DIMS)
+    assert primary == {"pca", "snap", "snap_d", "quant", "random", "phase1"}
+    assert other == {"pca", "phase1"}
 
 
 def test_overlays_are_layered_in_order(fresh: Workspace):

@@ -16,22 +16,20 @@ pytestmark = pytest.mark.workflow
 Decide = Callable[[str], tuple[Workspace, str]]
 PHASE2_FILE = f"{RESULTS}/k8/seed0/phase2/adapter.safetensors"
 TRAINING = {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1, "fit_pca": 1}
-CEILING = {"evaluate_original": 1, "score_original": 1, "check_ceiling": 1}
-ALLOWED = {"require_ceiling": 1}
-PHASE1 = {"train_phase1": 2, "evaluate_phase1": 2, "score_phase1": 2}
-GATE = {"decide_gate": 2}
-# What belongs to ``final`` whatever the gates decide; both of its evaluations are planned before they have.
-FINAL = {"evaluate_linear": 2, "score_linear": 2, "final_validation": 1}
-VERDICT = Counter(TRAINING | CEILING | ALLOWED | PHASE1 | GATE | FINAL) + Counter(
-    evaluate_original=1, score_original=1
-)
+CEILING = Counter(evaluate=1, score=1, check_ceiling=1, require_ceiling=1)
+PHASE1 = Counter(fit_codec=2, train_phase1=2)
+EVALUATED = PHASE1 + Counter(evaluate=1, score=1)
+GATE = Counter(decide_gate=2)
+# What belongs to ``final`` whatever the gates decide; its arms are known when they have.
+FINAL = Counter(evaluate=1, score=1, final_validation=1)
+UNTIL_GATE = Counter(TRAINING) + CEILING + EVALUATED + GATE
 
 
 def test_before_the_gates_nothing_of_phase_2_is_planned(fresh: Workspace):
     plan = fresh.plan()
-    assert plan.counts == VERDICT + Counter(report=1)
+    assert plan.counts == UNTIL_GATE + FINAL + Counter(report=1)
     assert sorted(plan.of("decide_gate"), key=str) == [{"k": "4"}, {"k": "8"}]
-    assert {wildcards["split"] for wildcards in plan.of("evaluate_phase1")} == {"gate"}
+    assert {wildcards["evaluation"] for wildcards in plan.of("evaluate")} == {"ceiling", "phase1", "final"}
 
 
 @pytest.mark.parametrize(
@@ -39,11 +37,11 @@ def test_before_the_gates_nothing_of_phase_2_is_planned(fresh: Workspace):
     [
         ("data", {"prepare_data": 1, "read_embeddings": 1, "count_tokens": 1}),
         ("pca", TRAINING),
-        ("phase1", TRAINING | CEILING | ALLOWED | PHASE1),
-        ("gate", TRAINING | CEILING | ALLOWED | PHASE1 | GATE),
-        ("phase2", TRAINING | CEILING | ALLOWED | PHASE1 | GATE),
-        ("final", VERDICT),
-        ("report", VERDICT + Counter(report=1)),
+        ("phase1", Counter(TRAINING) + CEILING + EVALUATED),
+        ("gate", UNTIL_GATE),
+        ("phase2", UNTIL_GATE),
+        ("final", UNTIL_GATE + FINAL),
+        ("report", UNTIL_GATE + FINAL + Counter(report=1)),
     ],
 )
 def test_targets_without_wildcards(fresh: Workspace, target: str, counts: dict[str, int]):
@@ -52,14 +50,14 @@ def test_targets_without_wildcards(fresh: Workspace, target: str, counts: dict[s
 
 def test_a_file_of_phase_2_shows_its_full_chain(fresh: Workspace):
     plan = fresh.plan(PHASE2_FILE)
-    one_k = {"train_phase1": 1, "evaluate_phase1": 1, "score_phase1": 1, "decide_gate": 1, "train_phase2": 1}
-    assert plan.counts == Counter(TRAINING | CEILING | ALLOWED | one_k)
+    # One evaluation for the gates of both code dimensions.
+    assert plan.counts == Counter(TRAINING) + CEILING + EVALUATED + Counter(decide_gate=1, train_phase2=1)
     assert plan.of("train_phase2") == [{"k": "8", "seed": "0", "arm": "phase2"}]
 
 
 def test_phase_1_waits_for_the_ceiling(fresh: Workspace):
-    assert fresh.plan(f"{RESULTS}/k8/seed0/phase1/adapter.safetensors").counts == Counter(
-        TRAINING | CEILING | ALLOWED | {"train_phase1": 1}
+    assert fresh.plan(f"{RESULTS}/k8/seed0/phase1/adapter.safetensors").counts == (
+        Counter(TRAINING) + CEILING + Counter(fit_codec=1, train_phase1=1)
     )
 
 
@@ -81,9 +79,9 @@ def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
         {"run_phase2": str(k) in dims} for k in DIMS
     ]
     plan = workspace.plan("--config", gate)
-    per_dim = {"train_phase2": 2, "evaluate_phase2": 1, "measure_reconstruction_phase2": 1, "score_phase2": 1}
+    per_dim = {"train_phase2": 2, "measure_reconstruction": 1}
     expected = Counter({rule: count * len(dims) for rule, count in per_dim.items() if dims})
-    assert plan.counts == expected + Counter(final_validation=1, report=1)
+    assert plan.counts == expected + FINAL + Counter(report=1)
     assert sorted((job["k"], job["arm"]) for job in plan.of("train_phase2")) == [
         (k, arm) for k in dims for arm in ("control", "phase2")
     ]
@@ -110,14 +108,13 @@ def test_results_that_the_experiment_no_longer_asks_for_are_no_part_of_the_verdi
 ):
     passed, gate = decided("pass")
     workspace = passed.copy(tmp_path)
-    for folder in ("phase2", "control", "evaluate_phase2"):
+    for folder in ("phase2", "control"):
         for k in DIMS:
             shutil.copytree(finished / f"{RESULTS}/k{k}/seed0/{folder}", workspace / f"{RESULTS}/k{k}/seed0/{folder}")
     without_linear = "evaluate={arms: [identity, mean, question, random]}"
     run = printed_jobs(workspace.succeed("--config", gate, without_linear))
-    assert run.rules == {"final_validation", "report"}
+    assert run.rules == {"evaluate", "score", "final_validation", "report"}
     verdict = json.loads((workspace / f"{RESULTS}/verdict/verdict.json").read_text())
-    assert verdict["outcome"] == "validated_phase1"
     for entry in verdict["entries"]:
         assert entry["chosen"] == "phase1"
         assert sorted(entry["arms"]) == ["identity", "mean", "phase1", "question", "random", "text"]
@@ -137,11 +134,10 @@ def test_one_run_brings_everything_up_to_date_and_a_gate_decides_on_nothing_olde
     with (changed / "src/latentwire/evaluation/squad_metrics.py").open("a") as source:
         source.write("\nCHANGED = True\n")
     run = printed_jobs(changed.succeed())
-    scores = {"score_original": 2, "score_linear": 2, "score_phase1": 4, "score_phase2": 2}
     # What the ceiling check finds has the same bytes, so nothing asks again whether it allows training.
     decisions = {"check_ceiling": 1, "decide_gate": 2, "final_validation": 1, "report": 1}
-    assert run.counts == Counter(scores | decisions)
-    order = [(job.rule, job.wildcards.get("k"), job.wildcards.get("split")) for job in run]
+    assert run.counts == Counter({"score": 3} | decisions)
+    order = [(job.rule, job.wildcards.get("k"), job.wildcards.get("evaluation")) for job in run]
     for k in map(str, DIMS):
-        assert order.index(("score_phase1", k, "gate")) < order.index(("decide_gate", k, None))
+        assert order.index(("score", None, "phase1")) < order.index(("decide_gate", k, None))
     assert changed.plan() == []

@@ -19,7 +19,7 @@ default-resources:
   slurm_extra: "'--exclude=n7'"
 config: ["resources={gpu_model: h100, max_runtime: 300, phase1: {gpu: 0}}"]
 """
-HEADLINE = {"train_phase1", "evaluate_original", "decide_gate", "report"}
+HEADLINE = {"train_phase1", "evaluate", "decide_gate", "report"}
 
 
 def resources(text: str, rule: str) -> dict[str, str]:
@@ -54,7 +54,7 @@ def test_declared_resources_grow_and_gpus_are_asked_for_where_they_are_used(fres
     four = fresh.succeed(
         "-n", "--profile", "slurm", "--config", "resources={evaluate: {gpu: 4}}", configfile=None, cores=None
     )
-    assert (resources(four, "evaluate_original")["gpu"], resources(four, "evaluate_original")["nodes"]) == ("4", "1")
+    assert (resources(four, "evaluate")["gpu"], resources(four, "evaluate")["nodes"]) == ("4", "1")
 
 
 def test_every_rule_with_a_program_declares_what_its_job_needs(fresh: Workspace):
@@ -66,7 +66,7 @@ def test_every_rule_with_a_program_declares_what_its_job_needs(fresh: Workspace)
 
 def test_whatever_keeps_a_state_is_told_how_long_it_may_take(fresh: Workspace):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    phase2 = f"results/{config['experiment']}/k512/seed0/evaluate_phase2/final/scores.parquet"
+    phase2 = f"results/{config['experiment']}/k512/seed0/phase2/adapter.safetensors"
     text = fresh.succeed("-n", "--profile", "slurm", "all", phase2, configfile=None, cores=None)
     commands = [line for line in text.splitlines() if " --state " in line]
     found = {re.search(r"scripts/(\w+)\.py", line)[1]: re.search(r" --runtime (\d+) ", line)[1] for line in commands}
@@ -78,7 +78,7 @@ def test_whatever_keeps_a_state_is_told_how_long_it_may_take(fresh: Workspace):
 def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Workspace):
     def third(*arguments: str) -> dict[str, str]:
         text = fresh.succeed("-n", "--attempt", "3", "--profile", "slurm", *arguments, configfile=None, cores=None)
-        return resources(text, "evaluate_original")
+        return resources(text, "evaluate")
 
     first = yaml.safe_load((ROOT / "config.yaml").read_text())["resources"]["evaluate"]
     assert third()["runtime"] == str(3 * first["runtime"])
@@ -94,13 +94,13 @@ def test_a_sites_own_profile_wins_without_editing_the_repository(fresh: Workspac
         ("--profile", "slurm", "--workflow-profile", str(tmp_path)),
     ):
         text = fresh.succeed("-n", *site, configfile=None, cores=None)
-        found = resources(text, "evaluate_original")
+        found = resources(text, "evaluate")
         assert {found["slurm_account"], found["qos"], found["gpu_model"]} == {"physics", "night", "h100"}
         assert found["slurm_extra"] == "--exclude=n7"
         for rule in ("train_phase1", "fit_pca"):  # without a GPU, naming its model would ask for one
             assert not {"gpu", "gpu_model"} & resources(text, rule).keys()
         third = fresh.succeed("-n", "--attempt", "3", *site, configfile=None, cores=None)
-        assert resources(third, "evaluate_original")["runtime"] == "300"
+        assert resources(third, "evaluate")["runtime"] == "300"
 
 
 def test_every_entry_of_the_cluster_profile_is_explained():

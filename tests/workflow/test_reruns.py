@@ -13,20 +13,20 @@ pytestmark = pytest.mark.workflow
 # A dry run shows what a gate decides only once it has run; naming the files of every stage shows all of them.
 EVERYTHING = (
     "all",
-    *(f"{RESULTS}/original/{split}/scores.parquet" for split in ("gate", "final")),
-    *(f"{RESULTS}/k{k}/linear/final/scores.parquet" for k in DIMS),
-    *(f"{RESULTS}/k{k}/seed0/evaluate_{stage}/final/scores.parquet" for k in DIMS for stage in ("phase1", "phase2")),
-    *(f"{RESULTS}/k{k}/seed0/evaluate_{stage}/reconstruction.parquet" for k in DIMS for stage in ("phase1", "phase2")),
+    f"{RESULTS}/evaluation/final/scores.parquet",
+    *(f"{RESULTS}/k{k}/seed0/{arm}/adapter.safetensors" for k in DIMS for arm in ("phase2", "control")),
+    *(f"{RESULTS}/k{k}/seed0/reconstruction/{stage}.parquet" for k in DIMS for stage in ("phase1", "phase2")),
 )
 
 REPORT = {"final_validation", "report"}
 DECISIONS = {"check_ceiling", "require_ceiling", "decide_gate"} | REPORT
-PHASE2 = {"train_phase2", "evaluate_phase2", "measure_reconstruction_phase2", "score_phase2"} | REPORT
+EVALUATION = {"evaluate", "score"}
+PHASE2 = {"train_phase2", "measure_reconstruction"} | EVALUATION | REPORT
 # The gate decides anew on Phase 1, and what it decides is an input of Phase 2.
-PHASE1 = {"train_phase1", "evaluate_phase1", "measure_reconstruction_phase1", "score_phase1", "decide_gate"} | PHASE2
-ORIGINAL = {"evaluate_original", "score_original", "check_ceiling", "require_ceiling"}
-LINEAR = {"evaluate_linear", "score_linear"}
-COMPRESSION = {"count_tokens", "fit_pca", "fit_random_projection"} | ORIGINAL | LINEAR | PHASE1
+PHASE1 = {"train_phase1", "decide_gate"} | PHASE2
+CEILING = {"check_ceiling", "require_ceiling"} | EVALUATION
+CODECS = {"fit_pca", "fit_random_projection", "fit_codec"}
+COMPRESSION = {"count_tokens"} | CODECS | CEILING | PHASE1
 DATA = {"prepare_data"} | COMPRESSION
 EVERY_RULE = {"read_embeddings"} | DATA
 
@@ -53,7 +53,7 @@ def test_a_touch_a_comment_a_docstring_and_another_layout_rerun_nothing(changed:
     [
         ("gate={threshold: 0.6}", {"check_ceiling", "require_ceiling", "decide_gate"} | REPORT),
         ("gate={force_phase2: true}", {"decide_gate"} | REPORT),
-        ("evaluate={max_new_tokens: 5}", ORIGINAL | {"decide_gate"} | REPORT),
+        ("evaluate={max_new_tokens: 5}", CEILING | {"decide_gate"} | REPORT),
     ],
 )
 def test_a_changed_decision_trains_nothing_before_it_is_made(finished: Workspace, change: str, rules: set[str]):
@@ -84,10 +84,10 @@ def test_resources_rerun_nothing(finished: Workspace):
     ("module", "rules"),
     [
         ("adapter", PHASE1),
-        ("arms.quantised", LINEAR | REPORT),
+        ("codecs.scalar", {"fit_codec", "train_phase1", "measure_reconstruction"} | PHASE1 | CEILING),
         ("training.phase2", PHASE2),
         ("data.prepare", DATA),
-        ("compression.pca", COMPRESSION - {"count_tokens"} - ORIGINAL),
+        ("compression.pca", COMPRESSION - {"count_tokens"} - {"check_ceiling", "require_ceiling"}),
         ("decisions.verdict", REPORT),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_changed_metric_trains_and_generates_nothing(changed: Workspace):
     with (changed / "src/latentwire/evaluation/squad_metrics.py").open("a") as source:
         source.write("\nCHANGED = True\n")
     # Scores behind the gates are examined when these have decided.
-    assert changed.plan().rules == {"score_original", "check_ceiling", "require_ceiling", "decide_gate"} | REPORT
+    assert changed.plan().rules == {"score", "check_ceiling", "require_ceiling", "decide_gate"} | REPORT
 
 
 def test_a_changed_program_reruns_its_rule(changed: Workspace):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from workspace import RESULTS, ROOT, Workspace
 
+from latentwire.data.corpus import generate_corpus
 from latentwire.data.prompts_table import read_prompts
-from latentwire.demo.corpus import generate_corpus
 
 pytestmark = pytest.mark.workflow
 
@@ -85,7 +85,7 @@ def test_phase_1s_program_loads_no_language_model(finished: Workspace, tmp_path:
     arguments = [
         SCRIPT.with_name("train_phase1.py"), "--train", root / "data/train.parquet", "--held_out", root / "data/gate.parquet",
         "--table", root / "model/embeddings.safetensors", "--compressor", root / "pca/pca.safetensors",
-        "--compress_dim", "8", "--epochs", "1", "--batch_size", "16", "--threads", "1",
+        "--codec", root / "k8/codecs/pca", "--compress_dim", "8", "--epochs", "1", "--batch_size", "16", "--threads", "1",
         "--state", tmp_path / "state", "--output", tmp_path,
     ]  # fmt: skip
     done = subprocess.run(

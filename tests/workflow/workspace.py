@@ -20,7 +20,7 @@ import torch
 import yaml
 from transformers import PreTrainedTokenizerFast
 
-from latentwire.demo.reader import ReaderSettings, build_reader
+from latentwire.readers.small import ReaderSettings, build_reader
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("Snakefile", "rules", "workflow", "config", "config.yaml", "profiles", "slurm", "src")
@@ -85,11 +85,11 @@ def new_workspace(folder: Path, reader: Path, experiment: dict[str, Any]) -> Wor
     return Workspace(folder)
 
 
-def write_f1(file: Path, means: dict[str, float]) -> None:
-    """Give arms the F1 of so many right answers."""
+def write_f1(file: Path, means: dict[str, float], k: int | None = None) -> None:
+    """Give arms the F1 of so many right answers, at one code dimension or at all."""
     scores = pd.read_parquet(file)
     for arm, mean in means.items():
-        own = scores.index[scores["arm"] == arm]
+        own = scores.index[(scores["arm"] == arm) & (k is None or scores["k"].eq(k))]
         scores.loc[own, "f1"] = [float(number < round(mean * len(own))) for number in range(len(own))]
     scores.to_parquet(file, index=False)
 
@@ -232,12 +232,12 @@ class Workspace:
         return Workspace(folder)
 
     def results(self) -> dict[str, bytes]:
-        """The content of every result but logs, times and the checkpoints of interrupted runs."""
+        """The content of every result but logs, times, checkpoints of interrupted runs and the store of answers."""
         root = self / RESULTS
         found = {
             str(path.relative_to(root)): path.read_bytes()
             for path in sorted(root.rglob("*"))
-            if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks", "state")
+            if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks", "state", "answers")
         }
         if "report.html" in found:
             assert RUN_TIMES.search(found["report.html"])

@@ -22,9 +22,9 @@ def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
     from latentwire.compression.counts import count_splits, save_counts
-    from latentwire.compression.table import load_table
     from latentwire.data.prompts_table import count_prompts, iterate_prompt_ids
     from latentwire.provenance import write_provenance
+    from latentwire.table import load_table
 
     vocab_size = len(load_table(arguments.table))
     prompts, available = iterate_prompt_ids(arguments.train), count_prompts(arguments.train)

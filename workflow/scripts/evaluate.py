@@ -1,9 +1,11 @@
-"""Generate the answers of one or more arms on one split, with one load of the language model."""
+"""Generate the answers of arms on one split: one load of the language model, none if every answer is there."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
+from functools import cache
 from pathlib import Path
 
 from latentwire import cli
@@ -15,86 +17,68 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_model_arguments(parser)
     cli.add_settings(parser, Model, "dtype")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
-    parser.add_argument("--arms", nargs="+", required=True, help="arms to evaluate")
-    parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
-    parser.add_argument("--table", type=Path, required=True, help="embedding table")
-    parser.add_argument("--counts", type=Path, required=True, help="token counts")
-    parser.add_argument("--compressor", type=Path, nargs="*", default=[], help="METHOD.safetensors files: pca, random")
-    parser.add_argument("--compress_dim", type=int, help="code dimension")
-    parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="ARM/adapter.safetensors of trained arms")
+    cli.add_variant_arguments(parser)
     cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens", "identity_samples")
     parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
     parser.add_argument("--configuration", help="hash of the frozen configuration, recorded with the read")
     cli.add_stop_arguments(parser)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the answers of interrupted runs")
+    parser.add_argument("--state", type=Path, required=True, help="folder that says which process does this work")
+    parser.add_argument("--answers", type=Path, required=True, help="store of answers from before and for later")
+    parser.add_argument("--anew", action="store_true", help="generate answers that are there already once more")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (JSONL)")
     return parser.parse_args()
-
-
-# What determines the answers besides the model, the inputs' content, threads, and the code.
-SETTINGS = "arms compress_dim batch_size max_new_tokens identity_samples shard shards".split()
-
-
-def own_state(arguments: argparse.Namespace, inputs: list[Path], model: list[str | None], device: str) -> Path:
-    """Where this evaluation, and no other, keeps the answers that it has."""
-    from latentwire.arms_table import ARMS, arm_module_name
-    from latentwire.fingerprint import fingerprint
-    from latentwire.state import state_folder
-
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
-    code = fingerprint(Path(__file__), *(arm_module_name(arm) for arm in arguments.arms))
-    rows = [ARMS[arm].determining for arm in arguments.arms]
-    return state_folder(arguments.state, [settings, rows, model], inputs, code, device)
 
 
 def main() -> None:
     arguments = parse_arguments()
     stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
-    from latentwire.arms import ArmInputs, not_applicable
-    from latentwire.arms_table import ARMS
-    from latentwire.compression.counts import load_counts
-    from latentwire.compression.table import load_table
+    from latentwire.arms.loading import arm_inputs
+    from latentwire.codecs.base import NotApplicable
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
     from latentwire.device import choose_device
     from latentwire.evaluation.evaluate import evaluate_arm
     from latentwire.evaluation.generate import Decoder
-    from latentwire.evaluation.kept import KeptAnswers
     from latentwire.evaluation.questions import arm_batches
-    from latentwire.files import write_jsonl
-    from latentwire.lm import load_model, load_tokenizer, model_identity
+    from latentwire.evaluation.store import AnswerStore, decoding_identity
+    from latentwire.files import hash_of, write_jsonl
+    from latentwire.lm import DTYPES, load_model, load_tokenizer
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:
         record_read(arguments.final_reads, arguments.configuration)
     device = choose_device(arguments.device)
     prompts = read_prompts(arguments.prompts)
-    compressors = {path.stem: path for path in arguments.compressor}
-    adapters = {path.parent.name: path for path in arguments.adapter}
-    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
-    tokenizer = load_tokenizer(arguments.model, arguments.revision)
-    decoder = Decoder(model, tokenizer, arguments.max_new_tokens)
-    table, counts = load_table(arguments.table), load_counts(arguments.counts)["pca"]
-    inputs_used = [arguments.prompts, arguments.table, arguments.counts, *arguments.compressor, *arguments.adapter]
-    identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    kept = KeptAnswers(own_state(arguments, inputs_used, identity, device.type))
-    stop.take_over(kept.folder)
+
+    @cache
+    def decoder() -> Decoder:
+        model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+        return Decoder(model, load_tokenizer(arguments.model, arguments.revision), arguments.max_new_tokens)
+
+    decoding = decoding_identity(
+        arguments.model, arguments.revision, arguments.dtype, device, arguments.max_new_tokens
+    )
+    store = AnswerStore(arguments.answers, decoding, anew=arguments.anew)
+    owned = arguments.state / hash_of(str(arguments.output))[:16]
+    stop.take_over(owned)
     records = []
-    for arm in arguments.arms:
-        compressor = compressors.get(ARMS[arm].compressor)
-        inputs = ArmInputs(table, counts, compressor, arguments.compress_dim, adapters.get(arm))
-        if (reason := not_applicable(arm, inputs)) is not None:
-            logging.warning("arm %s is left out: %s", arm, reason)
+    inputs_used = [arguments.prompts, arguments.table, arguments.counts]
+    for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
+        inputs_used += files
+        if isinstance(inputs, NotApplicable):
+            logging.warning("arm %s is left out: %s", variant, inputs)
             continue
-        batches = arm_batches(arm, prompts, arguments.batch_size, arguments.identity_samples)
+        batches = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
         own = batches[arguments.shard :: arguments.shards]
-        records += evaluate_arm(arm, inputs, decoder, prompts, own, kept=kept, stop=stop)
+        records += evaluate_arm(
+            variant, inputs, decoder, prompts, own, dtype=DTYPES[arguments.dtype], store=store, stop=stop
+        )
     write_jsonl(arguments.output, records)
     write_provenance(arguments.output, arguments, inputs_used, str(device))
-    kept.clear()
+    shutil.rmtree(owned, ignore_errors=True)
 
 
 if __name__ == "__main__":

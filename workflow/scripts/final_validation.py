@@ -23,9 +23,6 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_settings(parser, Phase1, "epochs")
     cli.add_settings(parser, AdapterSettings, "hidden")
     parser.add_argument("--configuration", required=True, help="hash of the frozen configuration")
-    parser.add_argument(
-        "--linear", type=int, nargs="*", default=[], help="code dimensions at which the group 'linear' was evaluated"
-    )
     parser.add_argument("--command", required=True, help="how this experiment is started, but for its --config")
     parser.add_argument("--overrides", type=json.loads, default={}, help="its --config, as JSON")
     cli.add_bootstrap_arguments(parser)
@@ -38,8 +35,8 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.decisions.final_validation import validate
     from latentwire.decisions.verdict import VerdictSettings
-    from latentwire.decisions.verdict_text import render_verdict
     from latentwire.files import write_json, write_text
+    from latentwire.report.verdict_text import render_verdict
 
     settings = VerdictSettings(
         cosine=arguments.cosine,
@@ -59,7 +56,6 @@ def main() -> None:
         {k: others if index else arguments.seeds for index, k in enumerate(arguments.compress_dims)},
         arguments.configuration,
         settings,
-        linear=arguments.linear,
     )
     write_text(arguments.output.with_suffix(".md"), render_verdict(verdict))
     write_json(arguments.output, verdict)

@@ -27,10 +27,10 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.compression.compressor import EmbeddingCompressor
     from latentwire.compression.counts import load_counts
-    from latentwire.compression.table import load_table
     from latentwire.errors import InputError
     from latentwire.files import write_text
     from latentwire.provenance import write_provenance
+    from latentwire.table import load_table
 
     table = load_table(arguments.table)
     try:

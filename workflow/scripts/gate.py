@@ -12,8 +12,9 @@ from latentwire.settings import Gate
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--ceiling", type=Path, required=True, help="the ceiling check's findings")
-    parser.add_argument("--original", type=Path, required=True, help="scores of the original arms on gate")
-    parser.add_argument("--phase1", type=Path, nargs="+", required=True, help="scores of Phase 1 on gate, one a seed")
+    parser.add_argument("--text", type=Path, required=True, help="scores of the ceiling's arms on gate")
+    parser.add_argument("--phase1", type=Path, required=True, help="scores of Phase 1 on gate")
+    parser.add_argument("--compress_dim", type=int, required=True, help="code dimension that is decided on")
     cli.add_settings(parser, Gate, "threshold", "failing", "force_phase2")
     cli.add_bootstrap_arguments(parser)
     parser.add_argument("--decision", type=Path, required=True, help="decision to write: run_phase2 and nothing else")
@@ -29,14 +30,12 @@ def main() -> None:
     from latentwire.decisions.requirements import require_ceiling
     from latentwire.files import write_json
 
-    def arm(path: Path, name: str) -> pd.DataFrame:
-        scores = pd.read_parquet(path)
-        return scores[scores["arm"] == name].reset_index(drop=True)
-
+    text, phase1 = pd.read_parquet(arguments.text), pd.read_parquet(arguments.phase1)
+    own = phase1[phase1["k"] == arguments.compress_dim]
     decision, evidence = decide_gate(
         require_ceiling(arguments.ceiling),
-        arm(arguments.original, "text"),
-        [arm(path, "phase1") for path in arguments.phase1],
+        text[text["arm"] == "text"].reset_index(drop=True),
+        [table.reset_index(drop=True) for _, table in own.groupby("seed")],
         threshold=arguments.threshold,
         failing=arguments.failing,
         force_phase2=arguments.force_phase2,

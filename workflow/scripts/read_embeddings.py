@@ -18,9 +18,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
-    from latentwire.compression.table import save_table
-    from latentwire.lm import read_embeddings
+    from latentwire.embeddings import read_embeddings
     from latentwire.provenance import write_provenance
+    from latentwire.table import save_table
 
     save_table(arguments.output, read_embeddings(arguments.model, arguments.revision))
     write_provenance(arguments.output, arguments, [])

@@ -23,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens")
     cli.add_bootstrap_arguments(parser)
     cli.add_stop_arguments(parser)
-    parser.add_argument("--state", type=Path, default=Path("results/score-state"), help="answers of interrupted runs")
+    parser.add_argument("--answers", type=Path, default=Path("results/answers"), help="answers from before")
     parser.add_argument("--output", type=Path, required=True, help="folder for predictions.json and scores.json")
     return parser.parse_args()
 
@@ -34,20 +34,19 @@ def main() -> None:
     cli.set_threads(arguments.threads)
     from latentwire.data.prompts import PromptRenderer
     from latentwire.device import choose_device
+    from latentwire.evaluation.store import AnswerStore, decoding_identity
     from latentwire.files import write_json
-    from latentwire.fingerprint import fingerprint
     from latentwire.lm import load_model, load_tokenizer, model_identity
     from latentwire.readers.scoring import answer_questions, read_questions, scores
-    from latentwire.state import state_folder
 
     device = choose_device(arguments.device)
     rows = read_questions(arguments.questions, arguments.articles)
     tokenizer = load_tokenizer(arguments.model, arguments.revision)
     renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt)
     identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    own = [identity, arguments.prompt_style, arguments.system_prompt, arguments.batch_size, arguments.max_new_tokens]
-    inputs = [arguments.questions, *([arguments.articles] if arguments.articles else [])]
-    state = state_folder(arguments.state, own, inputs, fingerprint(Path(__file__)), device.type)
+    decoding = decoding_identity(
+        arguments.model, arguments.revision, arguments.dtype, device, arguments.max_new_tokens
+    )
     model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
     predictions = answer_questions(
         model,
@@ -55,7 +54,7 @@ def main() -> None:
         rows,
         batch_size=arguments.batch_size,
         max_new_tokens=arguments.max_new_tokens,
-        state=state,
+        store=AnswerStore(arguments.answers, decoding),
         stop=stop,
     )
     found = scores(rows, predictions, resamples=arguments.resamples, seed=arguments.bootstrap_seed)

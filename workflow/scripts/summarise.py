@@ -16,9 +16,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    from latentwire.decisions.summary import summarise_verdict
     from latentwire.errors import InputError
     from latentwire.files import read_json
+    from latentwire.report.summary import summarise_verdict
 
     if not arguments.verdict.is_file():
         raise InputError(f"{arguments.verdict} does not exist: the experiment has no verdict yet")

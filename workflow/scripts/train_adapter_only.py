@@ -89,7 +89,7 @@ def main() -> None:
         stop=stop,
     )
     write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
-    report_f1(model, files, arguments.compress_dim, max_new_tokens=arguments.max_new_tokens, device=device, stop=stop)
+    report_f1(model, files, max_new_tokens=arguments.max_new_tokens, device=device, stop=stop)
     checkpoints.clear()
 
 

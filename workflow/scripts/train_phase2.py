@@ -1,4 +1,4 @@
-"""Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control."""
+"""Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control, which loads no model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_settings(parser, Model, "dtype")
     parser.add_argument("--decision", type=Path, required=True, help="the gate's decision; refuses where it says no")
     parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
+    parser.add_argument("--control", type=Path, help="the control's adapter, to be measured beside")
     cli.add_settings(parser, Phase2, *Phase2.model_fields)
     cli.add_training_arguments(parser)
     return parser.parse_args()
@@ -34,7 +35,10 @@ def main() -> None:
     from latentwire.training.run_phase2 import run_phase2
 
     device = choose_device(arguments.device)
-    model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+    model, identity = None, []
+    if arguments.beta != 0:
+        model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
+        identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
     files = TrainingFiles.of(vars(arguments))
     checkpoints = run_phase2(
         files,
@@ -43,12 +47,13 @@ def main() -> None:
         arguments.compress_dim,
         cli.section(arguments, Phase2),
         seed=arguments.seed,
-        model_identity=model_identity(arguments.model, arguments.revision, arguments.dtype, device),
+        device=device,
+        model_identity=identity,
+        control_adapter=arguments.control,
         stop=stop,
     )
-    write_provenance(
-        arguments.output / "adapter.safetensors", arguments, [*files.inputs, arguments.adapter], str(device)
-    )
+    inputs = [*files.inputs, arguments.adapter, arguments.control]
+    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, str(device))
     checkpoints.clear()
 
 

@@ -31,7 +31,7 @@ def main() -> None:
 
     import torch
 
-    from latentwire.demo.reader import ReaderSettings, train_reader
+    from latentwire.readers.small import ReaderSettings, train_reader
 
     torch.set_num_threads(arguments.threads)
     names = {field.name for field in fields(ReaderSettings)}

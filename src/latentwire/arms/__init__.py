@@ -1,51 +1,51 @@
-"""The arms: ways of producing the prompt's embeddings, one small module a family.
+"""What the model reads in place of the prompt's embeddings, arm by arm.
 
-An arm is a function from an :class:`ArmInputs` and token ids to rebuilt embeddings; every arm is position-wise, so
-that a prompt's embeddings are rows gathered from its rebuilt table. Modules are imported by name, so that a change
-in one arm leaves the results of the others as they are.
+Every arm is position-wise, so that a prompt's embeddings are rows gathered from its rebuilt table. A codec's rows come
+from the codec alone; references, floors and bounds may use the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from latentwire.arms.loading import arm_module
+from latentwire.arms.bounds import snap, snap_d
+from latentwire.arms_table import arm_row
+from latentwire.codecs import Codec, LinearCodec
+from latentwire.compression.counts import mean_embedding
 
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What arms may use; each reads the files it needs.
+    """What an arm may use.
 
     Attributes:
         table_VD: the model's embedding table, in its stored dtype.
         counts_V: token counts of the PCA split, int64.
-        compressor: file of the fitted compressor (for ``random``, the random projection).
-        compress_dim: K, the axes of it to use.
-        adapter: file of the trained adapter.
+        codec: its codec, or of a bound the linear codec that it decodes; None for arms without one.
     """
 
     table_VD: torch.Tensor
     counts_V: torch.Tensor
-    compressor: Path | None = None
-    compress_dim: int | None = None
-    adapter: Path | None = None
+    codec: Codec | None = None
 
 
-# Token ids [U] to rebuilt embeddings [U, D].
-Rebuild = Callable[[ArmInputs, torch.Tensor], torch.Tensor]
+def rebuilt_rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor | None:
+    """Rebuilt embeddings ``[U, D]`` of token ids ``[U]``, or None for the arms that read token ids.
 
-
-def rebuild_function(arm: str) -> Rebuild | None:
-    """The arm's function, or None for the arms that read token ids (``text`` and ``question``)."""
-    rebuild: Rebuild | None = arm_module(arm).ARMS[arm]
-    return rebuild
-
-
-def not_applicable(arm: str, inputs: ArmInputs) -> str | None:
-    """Why an arm can't be had at this code dimension, or None where it can."""
-    reason = getattr(arm_module(arm), "not_applicable", None)
-    return None if reason is None else reason(inputs)
+    Raises:
+        KeyError: there is no such arm.
+    """
+    if arm in ("text", "question"):
+        return None
+    if arm == "identity":
+        return inputs.table_VD[ids_U]
+    if arm == "mean":
+        return mean_embedding(inputs.table_VD, inputs.counts_V).float().expand(len(ids_U), -1)
+    if arm in ("snap", "snap_d"):
+        assert isinstance(inputs.codec, LinearCodec)
+        return (snap if arm == "snap" else snap_d)(inputs.table_VD, inputs.codec, ids_U)
+    if arm_row(arm).kind != "codec" or inputs.codec is None:
+        raise KeyError(f"no rows of the arm {arm!r}")
+    return inputs.codec.decode(ids_U)

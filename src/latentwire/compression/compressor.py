@@ -18,7 +18,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from latentwire.compression.pca import fit_pca, weighted_moments
-from latentwire.errors import InputError
 from latentwire.files import atomic_path
 
 Method = Literal["pca", "random"]
@@ -146,10 +145,8 @@ class EmbeddingCompressor:
             save_file({name: getattr(self, name).contiguous() for name in _TENSORS}, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: str | Path | None, output_dim: int | None = None) -> EmbeddingCompressor:
+    def load(cls, path: str | Path, output_dim: int | None = None) -> EmbeddingCompressor:
         """A saved compressor, cut to ``output_dim`` axes where that is given."""
-        if path is None:
-            raise InputError("this arm needs a compressor (--compressor)")
         with safe_open(path, framework="pt") as stored:
             facts = json.loads(stored.metadata()["compressor"])
             tensors = {name: stored.get_tensor(name) for name in _TENSORS}

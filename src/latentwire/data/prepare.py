@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
 from latentwire.data.splits import SPLITS, assign_articles, sample_rows
 from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
-from latentwire.demo.corpus import demo_splits
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt

@@ -181,7 +181,7 @@ def load_squad_subset(
 def read_rows(split: str, data: str | Path, revision: str | None, seed: int) -> Dataset:
     """All questions of a split; see :func:`load_squad_subset` for the arguments."""
     if str(data) == DEMO:
-        from latentwire.demo.corpus import demo_splits
+        from latentwire.data.corpus import demo_splits
 
         return Dataset.from_list(flatten_squad(demo_splits(seed)[split], f"demo corpus, {split}"))
     path = Path(data)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latentwire.arms_table import GROUP_ARMS
+from latentwire.arms_table import TRAINED, Variant, arm_row
 from latentwire.decisions.gate import question_means
-from latentwire.files import read_json, read_jsonl
+from latentwire.files import read_json, read_jsonl, tensor_bytes
 from latentwire.layout import Layout
 
 
@@ -39,6 +39,7 @@ class DimensionResults:
         summaries: training summaries by arm, one a seed.
         histories: diagnostics by arm, one per seed.
         seeds: training seeds at this code dimension.
+        rates: of the arms that are codecs, what they store of the table: bits per table parameter and megabytes.
     """
 
     k: int
@@ -49,27 +50,26 @@ class DimensionResults:
     summaries: dict[str, list[dict[str, Any]]]
     histories: dict[str, list[list[dict[str, Any]]]]
     seeds: list[int]
+    rates: dict[str, dict[str, float]]
 
 
-def read_dimension(paths: Layout, k: int, seeds: list[int], *, linear: bool) -> DimensionResults:
+def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
     """The results at one code dimension; Phase 2's only where its gate asked for it.
 
     Args:
         paths: of the experiment.
         k: the code dimension.
         seeds: training seeds.
-        linear: whether arms of the group ``linear`` are part of the experiment.
     """
     run_phase2 = bool(read_json(paths.gate(k, "decision"))["run_phase2"])
     stages = ("phase1", "phase2") if run_phase2 else ("phase1",)
-    untrained = ("original", "linear") if linear else ("original",)
-    per_seed = [[pd.read_parquet(paths.scores(group, "final", k))] for group in untrained]
-    per_seed += [[pd.read_parquet(paths.scores(stage, "final", k, seed)) for seed in seeds] for stage in stages]
-    arms: dict[str, ArmScores] = {}
-    for tables in per_seed:
-        for arm in tables[0]["arm"].unique():
-            arms[str(arm)] = _arm_scores([table[table["arm"] == arm].reset_index(drop=True) for table in tables])
-    trained = [arm for stage in stages for arm in GROUP_ARMS[stage] if arm in arms]
+    scores = pd.read_parquet(paths.scores("final"))
+    at_k = scores[scores["k"].isna() | (scores["k"] == k)]
+    arms = {
+        str(arm): _arm_scores([table.reset_index(drop=True) for _, table in own.groupby("seed", dropna=False)])
+        for arm, own in at_k.groupby("arm", sort=False)
+    }
+    trained = [arm for stage in stages for arm in TRAINED[stage] if arm in arms]
     folders = {arm: [Path(paths.training(k, seed, arm)) for seed in seeds] for arm in trained}
     return DimensionResults(
         k=k,
@@ -80,7 +80,19 @@ def read_dimension(paths: Layout, k: int, seeds: list[int], *, linear: bool) -> 
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
         seeds=seeds,
+        rates={
+            arm: _rate(Path(str(paths.codec(Variant.of(arm, k, seeds[0])))))
+            for arm in arms
+            if arm_row(arm).kind == "codec"
+        },
     )
+
+
+def _rate(folder: Path) -> dict[str, float]:
+    """What a codec stores; codes that it shares count whole."""
+    config = read_json(folder / "config.json")
+    stored = sum(tensor_bytes(folder / config[part]) for part in ("codes", "decoder"))
+    return {"bits_per_parameter": 8 * stored / (config["rows"] * config["width"]), "megabytes": stored / 1e6}
 
 
 def _arm_scores(tables: list[pd.DataFrame]) -> ArmScores:

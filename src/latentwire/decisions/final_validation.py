@@ -20,8 +20,6 @@ def validate(
     seeds: dict[int, list[int]],
     configuration: str,
     settings: VerdictSettings,
-    *,
-    linear: list[int],
 ) -> dict[str, Any]:
     """The verdict, an entry a code dimension.
 
@@ -31,7 +29,6 @@ def validate(
         seeds: training seeds at each of them.
         configuration: hash of the frozen configuration; the read of ``final`` is recorded under it.
         settings: thresholds and intervals.
-        linear: the code dimensions at which arms of the group ``linear`` are part of the experiment.
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
@@ -39,7 +36,7 @@ def validate(
     vocab_size, width, number_bits = _table_shape(paths.table)
     entries = [
         dimension_verdict(
-            read_dimension(paths, k, seeds[k], linear=k in linear),
+            read_dimension(paths, k, seeds[k]),
             ceiling=ceiling,
             variance=explained_variance(paths.spectrum, k),
             bits_per_token=bits(k, width, vocab_size, number_bits),

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latentwire.arms_table import ARMS, ordered_arms
-from latentwire.compression.summary import summarise
+from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.thresholds import reaches
+from latentwire.evaluation.reconstruction_summary import summarise
 from latentwire.evaluation.scores import summarise_arm
 from latentwire.evaluation.statistics import (
     Interval,
@@ -87,7 +87,7 @@ def _paired(a: ArmScores, b: ArmScores) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def floor_arm(arms: dict[str, ArmScores]) -> str | None:
     """The higher of the floors ``mean`` and ``question``, where they were evaluated."""
-    floors = [arm for arm in ordered_arms(arms) if ARMS[arm].kind == "floor"]
+    floors = [arm for arm in ordered_arms(arms) if arm_row(arm).kind == "floor"]
     return max(floors, key=lambda arm: arms[arm].f1["f1"].mean(), default=None)
 
 
@@ -355,16 +355,14 @@ def dimension_verdict(
             arm: {name: summaries[0][name] for name in ("steps", "prompts_seen", "train_prompts")}
             for arm, summaries in results.summaries.items()
         },
-        "arms": {arm: arm_summary(arm, results.arms, settings) for arm in results.arms},
+        "arms": {
+            arm: arm_summary(arm, results.arms, settings) | {"rate": results.rates.get(arm)} for arm in results.arms
+        },
         "comparisons": comparisons(results.arms, settings),
         "reconstruction": _reconstruction_table(results),
         "phase2": [
             {name: summary[name] for name in ("calibration", "prompt_loss")}
             for summary in results.summaries.get("phase2", [])
-        ],
-        "control": [
-            {name: summary[name] for name in ("calibration", "prompt_loss")}
-            for summary in results.summaries.get("control", [])
         ],
         "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
     }

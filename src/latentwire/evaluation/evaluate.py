@@ -1,74 +1,85 @@
-"""Evaluation of arms on one split: one model load, one prediction a question and arm."""
+"""Evaluation of arms on one split: one prediction per question and arm, generated where it was not before."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.arms import ArmInputs, rebuild_function
-from latentwire.arms_table import ARMS
+from latentwire.arms import ArmInputs, rebuilt_rows
+from latentwire.arms_table import Variant, arm_row
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
-from latentwire.evaluation.kept import KeptAnswers
-from latentwire.stopping import StopRequest
+from latentwire.evaluation.store import AnswerStore, RowHashes
+from latentwire.resuming.stopping import StopRequest
 
 
 def evaluate_arm(
-    arm: str,
+    variant: Variant,
     inputs: ArmInputs,
-    decoder: Decoder,
+    decoder: Callable[[], Decoder],
     prompts: pd.DataFrame,
     batches: Sequence[Sequence[int]],
     *,
-    kept: KeptAnswers | None = None,
+    dtype: torch.dtype,
+    store: AnswerStore | None = None,
     stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of one arm.
 
     Args:
-        arm: its name.
+        variant: the arm, its code dimension and its seed.
         inputs: what the arm may use.
-        decoder: the frozen model and the decoding.
+        decoder: gives the frozen model and the decoding, when the first answer has to be generated.
         prompts: the split.
         batches: indices into it.
-        kept: answers from before an interruption, which are not generated again; new ones are added.
-        stop: asked before every batch.
+        dtype: the model's, in which it reads embeddings.
+        store: answers from before, which are not generated again; new ones are added.
+        stop: asked before every batch that is generated.
 
     Returns:
-        One record a question: ``arm``, ``id``, ``article``, ``prediction``, ``tokens``, ``finished``.
+        One record per question: ``arm``, ``k``, ``seed``, ``id``, ``article``, ``prediction``, ``tokens`` and
+        ``finished``.
 
     Raises:
         Stopped: ``stop`` said so.
     """
-    sequences = [np.asarray(ids) for ids in prompts[ARMS[arm].prompt]]
-    rebuild = rebuild_function(arm)
-    rebuilt_UD = ids_U = None
-    if rebuild is not None:
-        # All types of the split, whatever the shard: matrix products round differently in other shapes.
-        ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
-        rebuilt_UD = rebuild(inputs, ids_U).to(decoder.device)
+    sequences = [np.asarray(ids) for ids in prompts[arm_row(variant.arm).prompt]]
+    # All types of the split, whatever the shard: matrix products round differently in other shapes.
+    ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
+    rows_UD = rebuilt_rows(variant.arm, inputs, ids_U)
+    hashes = None
+    if rows_UD is not None:
+        rows_UD = rows_UD.to(dtype)
+        hashes = None if store is None else RowHashes.of(ids_U, rows_UD)
 
-    def answer(number: int, batch: Sequence[int]) -> list[Answer]:
-        if kept is not None and (found := kept.get(arm, number)) is not None:
-            return found
-        if stop is not None:
-            stop.check()
-        answers = decoder.answers([sequences[index] for index in batch], rebuilt_UD, ids_U)
-        if kept is not None:
-            kept.keep(arm, number, answers)
-        return answers
+    @cache
+    def rows_on_device() -> torch.Tensor | None:
+        return None if rows_UD is None else rows_UD.to(decoder().device)
+
+    def answer(_: int, batch: Sequence[int]) -> list[Answer]:
+        chosen = [sequences[index] for index in batch]
+
+        def generate() -> list[Answer]:
+            if stop is not None:
+                stop.check()
+            return decoder().answers(chosen, rows_on_device(), ids_U)
+
+        return generate() if store is None else store.answers(chosen, hashes, generate)
 
     return [
         {
-            "arm": arm,
+            "arm": variant.arm,
+            "k": variant.k,
+            "seed": variant.seed,
             "id": prompts["id"].iloc[index],
             "article": prompts["article"].iloc[index],
             "prediction": found.text,
             "tokens": found.tokens,
             "finished": found.finished,
         }
-        for index, found in answer_batches(batches, answer, arm)
+        for index, found in answer_batches(batches, answer, str(variant))
     ]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from latentwire.arms_table import ARMS
+from latentwire.arms_table import arm_row
 from latentwire.evaluation.prefixes import batches_by_prefix
 
 
@@ -19,7 +19,7 @@ def arm_batches(
     ``identity`` answers evenly spaced ones of them, with ``identity_samples`` questions at least; None: all.
     """
     batches = batches_by_prefix([np.asarray(ids) for ids in prompts["input_ids"]], batch_size)
-    if not ARMS[arm].sampled or identity_samples is None:
+    if not arm_row(arm).sampled or identity_samples is None:
         return batches
     wanted = math.ceil(min(identity_samples, len(prompts)) / batch_size)
     return [batches[number * len(batches) // wanted] for number in range(wanted)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from latentwire.arms_table import Variant
 from latentwire.errors import InputError
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.squad_metrics import exact_match, f1
@@ -33,7 +34,7 @@ def score_predictions(
     batch_size: int,
     identity_samples: int | None = None,
 ) -> pd.DataFrame:
-    """One row a question and arm, with F1 and EM.
+    """One row per question, arm, code dimension and seed, with F1 and EM.
 
     Args:
         records: predictions of one or more arms.
@@ -47,12 +48,16 @@ def score_predictions(
         raise InputError("there are no predictions to score: the evaluation wrote none")
     questions = prompts[["id", "article", "answers", "unseen_answer_type"]]
     tables = []
-    for arm, own in pd.DataFrame(records).groupby("arm", sort=False):
-        asked_at = sorted(itertools.chain(*arm_batches(str(arm), prompts, batch_size, identity_samples)))
+    variants: dict[Variant, list[dict[str, Any]]] = {}
+    for record in records:
+        variants.setdefault(Variant(record["arm"], record["k"], record["seed"]), []).append(record)
+    for variant, rows in variants.items():
+        own = pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64"})
+        asked_at = sorted(itertools.chain(*arm_batches(variant.arm, prompts, batch_size, identity_samples)))
         asked = questions.iloc[asked_at]
         if sorted(own["id"]) != sorted(asked["id"]):
             raise InputError(
-                f"arm {arm!r}: {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; "
+                f"arm '{variant}': {len(own)} predictions ({own['id'].nunique()} ids) for {len(asked)} questions; "
                 "each needs exactly one: evaluate the arm again"
             )
         scored = asked.merge(own.drop(columns="article"), on="id", how="left", validate="one_to_one")

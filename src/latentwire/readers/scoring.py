@@ -12,12 +12,12 @@ from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import Row, read_squad_json
 from latentwire.errors import InputError
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
-from latentwire.evaluation.kept import KeptAnswers
 from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
+from latentwire.evaluation.store import AnswerStore
 from latentwire.files import read_json
-from latentwire.stopping import StopRequest
+from latentwire.resuming.stopping import StopRequest
 
 
 def read_questions(path: Path, articles: Path | None = None) -> list[Row]:
@@ -46,7 +46,7 @@ def answer_questions(
     *,
     batch_size: int,
     max_new_tokens: int,
-    state: Path,
+    store: AnswerStore,
     stop: StopRequest | None = None,
 ) -> dict[str, str]:
     """The model's greedy answer to each question, by its id, in the order of ``rows``.
@@ -57,24 +57,23 @@ def answer_questions(
         rows: the questions.
         batch_size: prompts per batch.
         max_new_tokens: cap of an answer.
-        state: this run's own folder; answers of an interrupted run in it are not generated again.
+        store: answers from before, which are not generated again.
         stop: asked before every batch.
 
     Raises:
         Stopped: ``stop`` said so; what was answered is kept.
     """
     prompts = [np.array(prompt.input_ids) for prompt in renderer.prompts(rows)]
-    decoder = Decoder(model, renderer.tokenizer, max_new_tokens)
-    kept, stop = KeptAnswers(state), stop or StopRequest()
-    stop.take_over(state)
+    decoder, stop = Decoder(model, renderer.tokenizer, max_new_tokens), stop or StopRequest()
 
-    def answer(number: int, batch: Sequence[int]) -> list[Answer]:
-        found = kept.get("text", number)
-        if found is None:
+    def answer(_: int, batch: Sequence[int]) -> list[Answer]:
+        chosen = [prompts[index] for index in batch]
+
+        def generate() -> list[Answer]:
             stop.check()
-            found = decoder.answers([prompts[index] for index in batch])
-            kept.keep("text", number, found)
-        return found
+            return decoder.answers(chosen)
+
+        return store.answers(chosen, None, generate)
 
     answers = dict(answer_batches(batches_by_prefix(prompts, batch_size), answer, "text"))
     return {row["id"]: answers[index].text for index, row in enumerate(rows)}

@@ -27,10 +27,10 @@ from latentwire.fingerprint import fingerprint
 from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.provenance import library_versions
 from latentwire.readers.branches import IGNORED, Branched, branch_mask, branched, padded
+from latentwire.resuming.checkpoint import Checkpoints
+from latentwire.resuming.state import state_folder
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import PromptStyle, Tuning
-from latentwire.state import state_folder
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.loop import batch_at, train_adapter
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """Two folders of results compared by content: what a change of the code must leave as it is.
 
 Weights are compared tensor by tensor, tables row by row, JSON value by value, other files byte by byte. What differs
-between any two runs is left out: logs, times, states, provenance, the report with its run times, and in a verdict the
-day, the commit and the commands.
+between any two runs is left out: logs, times, states, stored answers, provenance, the report with its run times, and
+in a verdict the day, the commit and the commands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from latentwire.files import read_json, read_jsonl, sha256_of
 
-LEFT_OUT = ("logs", "benchmarks", "state", "final_reads")
+LEFT_OUT = ("logs", "benchmarks", "state", "answers", "final_reads")
 UNIMPORTANT = ("date", "commit", "command", "next", "configuration")
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from latentwire.arms_table import ARMS, GROUP_ARMS, ordered_arms
+from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.decisions.evidence import read_dimension
-from latentwire.decisions.verdict_text import f1_table, percent, reconstruction_table
 from latentwire.files import read_json
 from latentwire.layout import Layout
+from latentwire.report.verdict_text import f1_table, percent, reconstruction_table
 
 EXAMPLES = 6
 # The context around a question is left out of an example.
@@ -65,9 +65,8 @@ def _reconstruction_beside_f1(entries: list[dict[str, Any]]) -> list[str]:
 
 def _failures(paths: Layout, entry: dict[str, Any]) -> list[str]:
     """The first questions that the uncompressed text answers exactly and the chosen arm does not, all arms beside."""
-    linear = any(arm in entry["arms"] for arm in GROUP_ARMS["linear"])
-    arms = read_dimension(paths, entry["k"], entry["seeds"], linear=linear).arms
-    shown = [arm for arm in ordered_arms(arms) if arm == "text" or ARMS[arm].kind in ("codec", "bound")]
+    arms = read_dimension(paths, entry["k"], entry["seeds"]).arms
+    shown = [arm for arm in ordered_arms(arms) if arm == "text" or arm_row(arm).kind in ("codec", "bound")]
     by_id = {arm: arms[arm].rows.drop_duplicates("id").set_index("id") for arm in shown}
     prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"]).set_index("id")
     lost = [

@@ -8,14 +8,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from latentwire.arms_table import GROUP_ARMS
 from latentwire.decisions.evidence import read_dimension
-from latentwire.decisions.verdict_text import data_name, model_name, percent
 from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
+from latentwire.report.verdict_text import data_name, model_name, percent
 
 EXAMPLES = 8
 
@@ -31,8 +30,7 @@ def render_report(root: Path) -> str:
     prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
     figures, tables = {}, {}
     for entry in verdict["entries"]:
-        linear = any(arm in entry["arms"] for arm in GROUP_ARMS["linear"])
-        results = read_dimension(paths, entry["k"], entry["seeds"], linear=linear)
+        results = read_dimension(paths, entry["k"], entry["seeds"])
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
         tables[entry["k"]] = {
             "arms": scores_table(entry),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentwire.arms_table import ARMS, ordered_arms
-from latentwire.decisions.verdict_text import percent
+from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.report.verdict_text import percent, rate
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,24 @@ def outcomes_table(verdict: dict[str, Any]) -> Table:
 def scores_table(entry: dict[str, Any]) -> Table:
     """Every arm, with what the language model reads."""
     arms = ordered_arms(entry["arms"])
-    heads = ("arm", "F1 %", "EM %", "difference to text", "retention %", "empty", "capped", "degenerate")
+    heads = (
+        "arm",
+        "bits per table parameter",
+        "F1 %",
+        "EM %",
+        "difference to text",
+        "retention %",
+        "empty",
+        "capped",
+        "degenerate",
+    )
     rows = []
     for arm in arms:
         own = entry["arms"][arm]
         intervals = (_unbroken(percent(own[name])) for name in ("f1", "em", "difference_to_text", "retention"))
         counts = (str(own["counts"][name]) for name in ("empty", "length_capped", "degenerate"))
-        rows.append((arm, *intervals, *counts))
-    return Table(heads, rows, heads[1:], tuple(ARMS[arm].legend for arm in arms))
+        rows.append((arm, rate(own), *intervals, *counts))
+    return Table(heads, rows, heads[1:], tuple(arm_row(arm).legend for arm in arms))
 
 
 def criteria_table(entry: dict[str, Any]) -> Table:

@@ -18,9 +18,9 @@ from torch import nn
 from tqdm import tqdm
 
 from latentwire.files import atomic_path
+from latentwire.resuming.checkpoint import Checkpoints, random_state, set_random_state
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Optimiser
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
 from latentwire.training.diagnostics import log_diagnostics
 
 log = logging.getLogger(__name__)

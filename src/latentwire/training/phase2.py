@@ -1,7 +1,8 @@
 """Phase 2: generation-aware training, α·reconstruction + β·prompt log-perplexity through the frozen model.
 
 The model reads the *rebuilt* prompt and predicts the prompt's own tokens. No answer token is in any input or label.
-Labels are −100 on padding and on the template's constant tokens. With β = 0 the same steps are the control.
+Labels are −100 on padding and on the template's constant tokens. With β = 0 the same steps, without the
+model, are the control.
 
 Shape suffixes: B batch, L length, U unique tokens, D embedding dimensions, K code dimensions, N predicted tokens,
 V vocabulary.
@@ -23,12 +24,12 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
+from latentwire.resuming.checkpoint import Checkpoints
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Phase2
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
-from latentwire.training.phase1 import (
+from latentwire.training.objectives import (
     TokenRows,
     autocast,
     held_out_metrics,
@@ -135,14 +136,17 @@ def prompt_loss_by_mention(
 
 @dataclass(frozen=True)
 class Calibration:
-    """Mean losses over the calibration batches and the norms of their gradients at the start."""
+    """Mean losses over the calibration batches and the norms of their gradients at the start.
+
+    The control reads no language model, so its prompt log-perplexity is None.
+    """
 
     reconstruction: float
-    prompt_loss: float
+    prompt_loss: float | None
     alpha: float
     beta: float
     gradient_norm_reconstruction: float
-    gradient_norm_prompt_loss: float
+    gradient_norm_prompt_loss: float | None
 
 
 def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) -> float:
@@ -150,30 +154,24 @@ def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) ->
     return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
 
 
-def _calibrate(
-    adapter: Adapter, losses_at: Callable[[int], tuple[torch.Tensor, torch.Tensor]], settings: Phase2
-) -> Calibration:
+def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tensor]], settings: Phase2) -> Calibration:
     """α = 1/E[reconstruction], β = 1/E[prompt log-perplexity] over training batches, unless the settings fix them."""
-    losses, norms = [], []
+    values, norms = [], []
     for step in range(settings.calibration_batches):
-        reconstruction, prompt_loss = losses_at(step)
-        losses.append([reconstruction.item(), prompt_loss.item()])
-        norms.append(
-            [
-                _gradient_norm(reconstruction, adapter, keep_graph=True),
-                _gradient_norm(prompt_loss, adapter, keep_graph=False),
-            ]
-        )
-    mean_reconstruction, mean_prompt = np.mean(losses, axis=0).tolist()
-    norm_reconstruction, norm_prompt = np.mean(norms, axis=0).tolist()
-    if not all(map(math.isfinite, (mean_reconstruction, mean_prompt, norm_reconstruction, norm_prompt))):
+        losses = losses_at(step)
+        values.append([loss.item() for loss in losses])
+        norms.append([_gradient_norm(loss, adapter, keep_graph=loss is not losses[-1]) for loss in losses])
+    means, mean_norms = np.mean(values, axis=0).tolist(), np.mean(norms, axis=0).tolist()
+    if not all(map(math.isfinite, (*means, *mean_norms))):
         raise FloatingPointError(
-            f"calibration: the mean losses are {mean_reconstruction} and {mean_prompt}, the mean norms of their "
-            f"gradients {norm_reconstruction} and {norm_prompt}; nothing was trained"
+            f"calibration: the mean losses are {means}, the mean norms of their gradients {mean_norms}; "
+            "nothing was trained"
         )
-    alpha = 1 / mean_reconstruction if settings.alpha == "auto" else settings.alpha
-    beta = 1 / mean_prompt if settings.beta == "auto" else settings.beta
-    return Calibration(mean_reconstruction, mean_prompt, alpha, beta, norm_reconstruction, norm_prompt)
+    (reconstruction, *prompt), (norm, *prompt_norm) = means, mean_norms
+    alpha = 1 / reconstruction if settings.alpha == "auto" else settings.alpha
+    beta = 1 / prompt[0] if settings.beta == "auto" else settings.beta
+    found = (prompt[0], prompt_norm[0]) if prompt else (None, None)
+    return Calibration(reconstruction, found[0], alpha, beta, norm, found[1])
 
 
 def _kept_calibration(state: Path, calibrate: Callable[[], Calibration]) -> Calibration:
@@ -191,57 +189,68 @@ def _kept_calibration(state: Path, calibrate: Callable[[], Calibration]) -> Cali
 
 def train_phase2(
     adapter: Adapter,
-    model: Any,
+    model: Any | None,
     train: Sequence[np.ndarray],
     train_labels: Sequence[np.ndarray],
     held_out: Sequence[np.ndarray],
     held_out_labels: Sequence[np.ndarray],
     table_VD: torch.Tensor,
+    codes_VK: torch.Tensor,
     compressor: EmbeddingCompressor,
     settings: Phase2,
     *,
     seed: int,
     state: Path,
     diagnostics: Path,
+    control: Adapter | None = None,
     stop: StopRequest | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
     Args:
         adapter: Phase 1's, on the model's device.
-        model: the frozen language model.
+        model: the frozen language model; the control, whose ``beta`` is 0, takes none.
         train, train_labels: token ids and label masks of the training prompts.
         held_out, held_out_labels: the same of held-out prompts, for the log.
         table_VD: the model's embedding table.
-        compressor: gives the codes.
+        codes_VK: its codes under ``compressor``.
+        compressor: gives the standardised space.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
         state: this run's own folder for checkpoints.
         diagnostics: the JSONL log to write.
+        control: the control's adapter after its training, to be measured beside.
         stop: asked before every step.
 
     Returns:
-        The diagnostics, and a summary: the calibration, and the held-out prompts' cross-entropy with the original
-        embeddings (``text``), at the start and at the end, first and repeated mentions apart.
+        The diagnostics, and a summary: the calibration, and with a model the held-out prompts' cross-entropy with the
+        original embeddings (``text``), at the start, at the end, and with the control's adapter, first and repeated
+        mentions apart.
 
     Raises:
         FloatingPointError: a loss is not finite.
         Stopped: ``stop`` said so; the state is kept.
+        ValueError: ``beta`` is 0 with a model, or is not without one.
     """
-    reader = PromptReader(model)
-    device = reader.device
+    if (model is None) != (settings.beta == 0):
+        raise ValueError(f"the control (beta 0) takes no language model, Phase 2 needs one; beta is {settings.beta}")
+    reader = None if model is None else PromptReader(model)
+    device = next(adapter.parameters()).device
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
-    rows = TokenRows(table_VD, compressor, all_ids, device)
+    rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)
     shown = range(min(settings.measure_prompts, len(held_out)))
     measured = [
         prompt_batch([held_out[i] for i in part], [held_out_labels[i] for i in part])
         for part in (shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size))
     ]
 
-    def rebuilt_inputs(batch: PromptBatch) -> torch.Tensor:
-        ids_U = torch.unique(batch.ids_BL[batch.mask_BL.bool()])
-        return prompt_inputs(adapter(rows.of(ids_U)[0]), ids_U, batch.ids_BL)
+    def rebuilt_by(adapter: Adapter) -> Callable[[PromptBatch], torch.Tensor]:
+        def inputs(batch: PromptBatch) -> torch.Tensor:
+            ids_U = torch.unique(batch.ids_BL[batch.mask_BL.bool()])
+            return prompt_inputs(adapter(rows.of(ids_U)[0]), ids_U, batch.ids_BL)
+
+        return inputs
 
     def text_inputs(batch: PromptBatch) -> torch.Tensor:
         return table_VD[batch.ids_BL].to(device)
@@ -256,22 +265,23 @@ def train_phase2(
             standardised_UD = adapter.standardised(codes_UK).float()
 
         def prompt_loss() -> torch.Tensor:
+            assert reader is not None
             rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
             batch = prompt_batch(sequences, [train_labels[index] for index in chosen])
             return reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
 
         return weighted_error(standardised_UD, target_UD, counts_U), prompt_loss
 
-    def losses_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses_at(step: int) -> Sequence[torch.Tensor]:
         reconstruction, prompt_loss = rebuild(step)
-        return reconstruction, prompt_loss()
+        return [reconstruction] if reader is None else [reconstruction, prompt_loss()]
 
     calibration = _kept_calibration(state, lambda: _calibrate(adapter, losses_at, settings))
     alpha, beta = calibration.alpha, calibration.beta
 
     def loss_at(step: int) -> Losses:
         reconstruction, prompt_loss = rebuild(step)
-        if beta == 0:  # the control needs no language model for its steps
+        if reader is None:
             return {"loss": alpha * reconstruction, "reconstruction": reconstruction}
         prompt = prompt_loss()
         return {
@@ -284,9 +294,10 @@ def train_phase2(
     steps = planned_steps(settings.epochs, len(train), settings.batch_size)
 
     def measure(step: int) -> dict[str, float]:
-        loss = prompt_loss_by_mention(reader, measured, rebuilt_inputs)
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
-        metrics |= {f"prompt_loss_{name}": value for name, value in loss.items()}
+        if reader is not None:
+            loss = prompt_loss_by_mention(reader, measured, rebuilt_by(adapter))
+            metrics |= {f"prompt_loss_{name}": value for name, value in loss.items()}
         return metrics
 
     history = train_adapter(
@@ -299,17 +310,18 @@ def train_phase2(
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
-        description="phase 2" if beta else "control",
+        description="control" if reader is None else "phase 2",
         stop=stop,
     )
-    text = prompt_loss_by_mention(reader, measured, text_inputs)
-    summary = {
-        "calibration": vars(calibration),
-        "prompt_loss": {
+    summary: dict[str, Any] = {"calibration": vars(calibration)}
+    if reader is not None:
+        text = prompt_loss_by_mention(reader, measured, text_inputs)
+        summary["prompt_loss"] = {
             "prompts": len(shown),
             "text": text,
             "start": {name: history[0][f"prompt_loss_{name}"] for name in text},
             "end": {name: history[-1][f"prompt_loss_{name}"] for name in text},
-        },
-    }
+        }
+        if control is not None:
+            summary["prompt_loss"]["control"] = prompt_loss_by_mention(reader, measured, rebuilt_by(control))
     return history, summary

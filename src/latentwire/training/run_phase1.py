@@ -10,15 +10,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from latentwire.adapter import Adapter
+from latentwire.codecs.files import ADAPTER_FILE, CODES_FILE, describe, load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.table import load_table
 from latentwire.data.prompts_table import read_prompts
 from latentwire.files import write_json
 from latentwire.fingerprint import fingerprint
+from latentwire.resuming.checkpoint import Checkpoints
+from latentwire.resuming.state import state_folder
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Phase1
-from latentwire.state import state_folder
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints
+from latentwire.table import load_table
 from latentwire.training.loop import planned_steps, prompts_seen
 from latentwire.training.phase1 import train_phase1
 
@@ -32,6 +34,7 @@ class TrainingFiles:
         held_out: prepared prompts for the log's metrics.
         table: the embedding table.
         compressor: the fitted compressor.
+        codec: folder of the linear codec whose codes are read.
         state: folder under which an interrupted run keeps its checkpoints.
         output: folder for ``adapter.safetensors``, ``diagnostics.jsonl`` and ``summary.json``.
     """
@@ -40,6 +43,7 @@ class TrainingFiles:
     held_out: Path
     table: Path
     compressor: Path
+    codec: Path
     state: Path
     output: Path
 
@@ -51,12 +55,23 @@ class TrainingFiles:
     @property
     def inputs(self) -> list[Path]:
         """The files that determine the result."""
-        return [self.train, self.held_out, self.table, self.compressor]
+        return [self.train, self.held_out, self.table, self.compressor, self.codes]
+
+    @property
+    def codes(self) -> Path:
+        """The file of the codes."""
+        return self.codec / CODES_FILE
 
 
 def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
     """One list column of prepared prompts."""
     return list(read_prompts(path, [column])[column])
+
+
+def save_codec(files: TrainingFiles, adapter: Adapter, rows: int) -> None:
+    """Write the trained adapter as a codec that shares its codes with the linear one."""
+    adapter.save(files.output / ADAPTER_FILE)
+    describe(files.output, "adapter", (rows, adapter.d_model), decoder=ADAPTER_FILE, codes=files.codes)
 
 
 def progress(steps: int, count: int, epochs: float, batch_size: int) -> dict[str, int]:
@@ -106,6 +121,7 @@ def run_phase1(
         train,
         sequences(files.held_out),
         table_VD,
+        load_codes(files.codes),
         compressor,
         settings,
         seed=seed,
@@ -126,5 +142,5 @@ def run_phase1(
         "end": history[-1],
     }
     write_json(files.output / "summary.json", summary)
-    adapter.save(files.output / "adapter.safetensors")
+    save_codec(files, adapter, len(table_VD))
     return Checkpoints(state)

@@ -6,28 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from latentwire.adapter import Adapter
+from latentwire.codecs.files import load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.table import load_table
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import fingerprint
+from latentwire.resuming.checkpoint import Checkpoints
+from latentwire.resuming.state import state_folder
+from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Phase2
-from latentwire.state import state_folder
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints
+from latentwire.table import load_table
 from latentwire.training.phase2 import train_phase2
-from latentwire.training.run_phase1 import TrainingFiles, progress, sequences
+from latentwire.training.run_phase1 import TrainingFiles, progress, save_codec, sequences
 
 
 def run_phase2(
     files: TrainingFiles,
     phase1_adapter: Path,
-    model: Any,
+    model: Any | None,
     compress_dim: int,
     settings: Phase2,
     *,
     seed: int,
-    model_identity: Sequence[Any],
+    device: torch.device,
+    model_identity: Sequence[Any] = (),
+    control_adapter: Path | None = None,
     stop: StopRequest | None = None,
 ) -> Checkpoints:
     """Train Phase 2 and write the adapter, its diagnostics and a summary with the calibration and the prompt losses.
@@ -35,24 +40,25 @@ def run_phase2(
     Args:
         files: inputs and outputs.
         phase1_adapter: the warm start.
-        model: the frozen language model, on its device.
+        model: the frozen language model, on the device; None for the control.
         compress_dim: K.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
+        device: where to train.
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
+        control_adapter: the control's, whose prompt cross-entropy is measured beside.
         stop: asked before every step.
 
     Returns:
         Its checkpoints, for the caller to clear when everything about the run is on disk.
     """
-    device = next(model.parameters()).device
     adapter = Adapter.load(phase1_adapter).to(device)
     own = {"seed": seed, "compress_dim": compress_dim}
     chosen = settings.model_dump() | own
     determining = [chosen, sha256_of(phase1_adapter), *model_identity]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     state = state_folder(files.state, determining, files.inputs, code, device.type)
-    train = sequences(files.train)
+    train, table_VD = sequences(files.train), load_table(files.table)
     history, found = train_phase2(
         adapter,
         model,
@@ -60,12 +66,14 @@ def run_phase2(
         sequences(files.train, "label_mask"),
         sequences(files.held_out),
         sequences(files.held_out, "label_mask"),
-        load_table(files.table),
+        table_VD,
+        load_codes(files.codes),
         EmbeddingCompressor.load(files.compressor, compress_dim),
         settings,
         seed=seed,
         state=state,
         diagnostics=files.output / "diagnostics.jsonl",
+        control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
         stop=stop,
     )
     summary = {
@@ -77,5 +85,5 @@ def run_phase2(
         **found,
     }
     write_json(files.output / "summary.json", summary)
-    adapter.save(files.output / "adapter.safetensors")
+    save_codec(files, adapter, len(table_VD))
     return Checkpoints(state)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from latentwire.demo import lexicon
+from latentwire.data import lexicon
 
 Article = dict[str, Any]
 

@@ -24,13 +24,13 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from latentwire.demo.corpus import Article, generate_articles
-from latentwire.demo.tokenizer import ASSISTANT, END, USER, build_tokenizer
+from latentwire.data.corpus import Article, generate_articles
+from latentwire.data.tokenizer import ASSISTANT, END, USER, build_tokenizer
 from latentwire.fingerprint import fingerprint
 from latentwire.readers.branches import IGNORED, branch_mask
-from latentwire.state import state_folder
-from latentwire.stopping import StopRequest
-from latentwire.training.checkpoint import Checkpoints, random_state, set_random_state
+from latentwire.resuming.checkpoint import Checkpoints, random_state, set_random_state
+from latentwire.resuming.state import state_folder
+from latentwire.resuming.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from latentwire.compression.nearest import nearest_rows
-from latentwire.compression.summary import MEANS
+from latentwire.evaluation.reconstruction_summary import MEANS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The embedding table on disk."""
+"""The embedding table as a file of an experiment."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latentwire.decisions.verdict_text import data_name, model_name, percent
 from latentwire.layout import Layout
+from latentwire.report.verdict_text import data_name, model_name, percent
 
 # Ratios of compression that have their line; the verdict has all.
 RATIOS = 4

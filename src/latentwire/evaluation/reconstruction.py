@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.arms import ArmInputs, rebuild_function
+from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.compression.counts import mean_embedding
-from latentwire.compression.metrics import question_sums, summarise_types, type_errors
-from latentwire.compression.summary import summarise
+from latentwire.evaluation.reconstruction_metrics import question_sums, summarise_types, type_errors
+from latentwire.evaluation.reconstruction_summary import summarise
 
 # Token types by their occurrences in the training prompts: from, and below.
 TRAIN_COUNTS = {"1-9": (1, 10), "10-99": (10, 100), "100-999": (100, 1000), "1000+": (1000, np.inf)}
@@ -52,8 +52,8 @@ def measure_arms(
 
     Returns:
         One row per question, arm and subset (:func:`subset_masks`) with the sums of
-        :func:`~latentwire.compression.metrics.question_sums`; and a summary of each arm: every subset weighted by
-        count, and ``types``: each type counted once, all, seen and unseen.
+        :func:`~latentwire.evaluation.reconstruction_metrics.question_sums`; and a summary of each arm: every subset
+        weighted by count, and ``types``: each type counted once, all, seen and unseen.
     """
     sequences = [np.asarray(ids) for ids in prompts["input_ids"]]
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
@@ -61,10 +61,10 @@ def measure_arms(
     masks = subset_masks(prompts, train_counts_V)
     tables, summaries = [], {}
     for arm, own in inputs.items():
-        rebuild = rebuild_function(arm)
-        assert rebuild is not None, f"{arm} reads token ids"
+        rows_UD = rebuilt_rows(arm, own, ids_U)
+        assert rows_UD is not None, f"{arm} reads token ids"
         mean_D = mean_embedding(own.table_VD, own.counts_V)
-        errors = type_errors(ids_U, rebuild(own, ids_U), own.table_VD, mean_D)
+        errors = type_errors(ids_U, rows_UD, own.table_VD, mean_D)
         summary: dict[str, Any] = {
             "types": {
                 "all": summarise_types(errors, np.ones_like(seen_U)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentwire.arms_table import ARMS, ordered_arms
+from latentwire.arms_table import arm_row, ordered_arms
 
 
 def percent(interval: dict[str, Any]) -> str:
@@ -62,6 +62,12 @@ def origin(verdict: dict[str, Any]) -> str:
     return f"Model {model_name(verdict)}; data {data_name(verdict)}; {verdict['date']}; {commit}."
 
 
+def rate(arm: dict[str, Any]) -> str:
+    """What an arm stores of the embedding table; a dash for one that is no codec."""
+    found = arm["rate"]
+    return "–" if found is None else f"{found['bits_per_parameter']:.2f} ({found['megabytes']:.3g} MB)"
+
+
 def f1_table(entries: list[dict[str, Any]]) -> list[str]:
     """F1 of every arm at every code dimension, as Markdown lines."""
     arms = ordered_arms(arm for entry in entries for arm in entry["arms"])
@@ -96,8 +102,10 @@ def render_verdict(verdict: dict[str, Any]) -> str:
         lines += ["", "**Not confirmatory**: `final` had been read under another configuration before this one."]
     lines += [
         "",
-        "This measures how well the language model tolerates errors in its input embeddings. It is not a useful rate: "
-        "a position-wise code can't take fewer bits than the token id it stands for.",
+        "This measures how well the language model tolerates errors in its input embeddings. Two rates: *bits per "
+        "prompt token* is what a code in the place of a token would cost; no code of a single token beats the token's "
+        "id. *Bits per table parameter* is what a codec stores of the embedding table, everything counted; a "
+        "model whose output head is tied to the table saves nothing unless the head is compressed too.",
     ]
     lines += ["", f"Next: {primary['next']['why']}."]
     if primary["next"]["command"]:
@@ -105,7 +113,7 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     lines += ["", *f1_table(verdict["entries"])]
     shown = ordered_arms(arm for entry in verdict["entries"] for arm in entry["arms"])
     lines += ["", "| arm | what the model reads |", "|---|---|"]
-    lines += [f"| `{arm}` | {ARMS[arm].legend} |" for arm in shown]
+    lines += [f"| `{arm}` | {arm_row(arm).legend} |" for arm in shown]
     for entry in verdict["entries"]:
         lines += _entry_lines(entry)
     return "\n".join(lines) + "\n"
@@ -139,7 +147,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         + ("; the interval straddles a threshold" if gate["straddles"] else "")
         + ("; Phase 2 was forced" if gate["forced"] else "")
         + ("" if entry["agrees_with_gate"] else "; **`final` disagrees with the gate's decision**"),
-        f"- bits per token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
+        f"- bits per prompt token: {bits['code']:g} in the code, {bits['embedding']:g} in the embedding, "
         f"{bits['token_id']:.1f} in the token id",
         *(
             f"- `{arm}` saw {own['prompts_seen']:,} prompts in {own['steps']:,} steps, of {own['train_prompts']:,} "
@@ -159,8 +167,9 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "| arm | F1 % | EM % | retention % | above floor % | F1 %, unseen answer type | empty / capped / degenerate |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | bits per table parameter | F1 % | EM % | retention % | above floor % | F1 %, unseen answer type "
+        "| empty / capped / degenerate |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm in ordered_arms(entry["arms"]):
         own = entry["arms"][arm]
@@ -168,7 +177,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         above = own.get("retention_above_floor")
         counts = own["counts"]
         lines.append(
-            f"| {arm} | {percent(own['f1'])} | {percent(own['em'])} | {percent(own['retention'])} | "
+            f"| {arm} | {rate(own)} | {percent(own['f1'])} | {percent(own['em'])} | {percent(own['retention'])} | "
             f"{'–' if above is None else percent(above)} | "
             f"{_with_count(unseen)} | "
             f"{counts['empty']} / {counts['length_capped']} / {counts['degenerate']} |"
@@ -187,14 +196,16 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
     lines += ["", *reconstruction_table(entry)]
     if entry["phase2"]:
         lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]
-        for name in ("phase2", "control"):
-            for seed, found in enumerate(entry[name]):
-                loss = found["prompt_loss"]
-                excess = {
-                    when: " / ".join(f"{loss[when][m] - loss['text'][m]:.3f}" for m in ("all", "first", "repeated"))
-                    for when in ("start", "end")
-                }
-                lines.append(f"- {name}, run {seed + 1}: {excess['start']} at the start, {excess['end']} at the end")
+        for run, found in enumerate(entry["phase2"], 1):
+            loss = found["prompt_loss"]
+            excess = {
+                when: " / ".join(f"{loss[when][m] - loss['text'][m]:.3f}" for m in ("all", "first", "repeated"))
+                for when in ("start", "end", "control")
+            }
+            lines.append(
+                f"- run {run}: {excess['start']} at the start, {excess['end']} after Phase 2, "
+                f"{excess['control']} after the control"
+            )
         calibration = entry["phase2"][0]["calibration"]
         lines.append(
             f"- gradient norms at calibration: reconstruction {calibration['gradient_norm_reconstruction']:.3g}, "

@@ -1,0 +1,22 @@
+"""``snap`` and ``snap_d``: original rows of the table, found from the code alone.
+
+``snap`` searches in code space and is lossless where codes are distinct: the bound of any decoder that knows the
+table. ``snap_d`` searches for the row nearest to the linear inverse.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from latentwire.codecs.linear import LinearCodec
+from latentwire.compression.nearest import nearest_rows
+
+
+def snap(table_VD: torch.Tensor, codec: LinearCodec, ids_U: torch.Tensor) -> torch.Tensor:
+    """The row whose code is nearest."""
+    return table_VD[nearest_rows(codec.codes_VK[ids_U], codec.codes_VK)]
+
+
+def snap_d(table_VD: torch.Tensor, codec: LinearCodec, ids_U: torch.Tensor) -> torch.Tensor:
+    """The row nearest to the codec's linear inverse."""
+    return table_VD[nearest_rows(codec.decode(ids_U), table_VD)]

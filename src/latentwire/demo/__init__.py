@@ -1,1 +1,0 @@
-"""The embedded default: an invented question-answering corpus and the small reader trained on it."""

@@ -1,0 +1,121 @@
+"""Answers that were generated before, by what determines them.
+
+One file per batch, named by a hash of exactly that: the prompts, what the model reads of them (token ids, or the rows
+of their tokens in the model's dtype), the model, and the decoding. So whatever rebuilds the same rows asks for no new
+answer, two jobs that write the same file write the same bytes, and removing the folder costs time and nothing else.
+
+Shape suffixes: U token types, D embedding dimensions, L prompt tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from latentwire.evaluation.generate import Answer
+from latentwire.files import hash_of, read_json, write_text
+from latentwire.fingerprint import fingerprint
+from latentwire.lm import model_identity
+from latentwire.provenance import library_versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RowHashes:
+    """A hash of each rebuilt row, uint8 ``[U, 16]``, for sorted token ids ``[U]``."""
+
+    ids_U: np.ndarray
+    hashes_U: np.ndarray
+
+    @classmethod
+    def of(cls, ids_U: torch.Tensor, rows_UD: torch.Tensor) -> Self:
+        """The hashes of rows as the model reads them, in its dtype."""
+        content = rows_UD.cpu().contiguous().view(torch.uint8).numpy()
+        hashes = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in content)
+        return cls(ids_U.numpy(), np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 16))
+
+    def read(self, ids_L: np.ndarray) -> bytes:
+        """The hashes of a prompt's rows."""
+        return self.hashes_U[np.searchsorted(self.ids_U, ids_L)].tobytes()
+
+
+def decoding_identity(
+    model: str, revision: str | None, dtype: str, device: torch.device, max_new_tokens: int
+) -> list[Any]:
+    """What determines the answers to given prompts and rows: the model, where it computes, the decoding, the code."""
+    return [
+        model_identity(model, revision, dtype, device),
+        torch.get_num_threads() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        max_new_tokens,
+        fingerprint("latentwire.evaluation.generate", "latentwire.lm.load_model", "latentwire.lm.load_tokenizer"),
+        library_versions(),
+    ]
+
+
+class AnswerStore:
+    """The answers in one folder.
+
+    Args:
+        folder: of the experiment; made when it is first written to.
+        determining: JSON value of what determines answers besides prompts and rows.
+        anew: whether to pass over what is there, and write it again.
+    """
+
+    def __init__(self, folder: Path, determining: Any, *, anew: bool = False) -> None:
+        self.folder, self._determining, self._anew = folder, hash_of(determining), anew
+        self._continued = False
+
+    def answers(
+        self, prompts: Sequence[np.ndarray], rows: RowHashes | None, generate: Callable[[], list[Answer]]
+    ) -> list[Answer]:
+        """The answers to a batch of prompts, which are generated and kept if they are not there."""
+        name = self.name(prompts, rows)
+        if (found := self.get(name, len(prompts))) is not None:
+            if not self._continued:
+                log.info("continuing with the answers in %s", self.folder)
+                self._continued = True
+            return found
+        answers = generate()
+        self.keep(name, answers)
+        return answers
+
+    def name(self, prompts: Sequence[np.ndarray], rows: RowHashes | None) -> str:
+        """The name of a batch's answers; without rows the model reads token ids."""
+        digest = hashlib.sha256(self._determining.encode())
+        for ids_L in prompts:
+            digest.update(len(ids_L).to_bytes(8, "little"))
+            digest.update(np.asarray(ids_L, dtype=np.int64).tobytes())
+            digest.update(b"ids" if rows is None else rows.read(ids_L))
+        return digest.hexdigest()
+
+    def get(self, name: str, count: int) -> list[Answer] | None:
+        """The ``count`` answers of a batch, or None; a spoilt file is passed over aloud."""
+        path = self._path(name)
+        if self._anew or not path.exists():
+            return None
+        try:
+            stored = read_json(path)
+            if stored["sha256"] != hash_of(stored["answers"]) or len(stored["answers"]) != count:
+                raise ValueError("its content is not what was written")
+            return [Answer(*answer) for answer in stored["answers"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("answers in %s can't be read (%s); they are generated again", path, error)
+            return None
+
+    def keep(self, name: str, answers: Sequence[Answer]) -> None:
+        """Write the answers of a batch, atomically."""
+        rows = [list(astuple(answer)) for answer in answers]
+        text = json.dumps({"answers": rows, "sha256": hash_of(rows)}, ensure_ascii=False)
+        write_text(self._path(name), text)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name[2:]}.json"
