@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.evaluation.generate import Decoder
 from latentwire.data.tokenizer import build_tokenizer
+from latentwire.evaluation.generate import Decoder
 from latentwire.settings import Optimiser
 from latentwire.training.loop import make_optimiser
 from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error

@@ -93,8 +93,18 @@ def code(script, *modules):
 
 def variants_code(script, variants):
     """The fingerprint of a program that reads codecs, these arms' rows, and the files of the user's own codecs."""
-    rows = [arm_row(arm).determining for arm in dict.fromkeys(variant.arm for variant in variants)]
-    return [code(script), *rows, *map(content_identity, OWN_CODECS.values())]
+    rows = [arm_row(arm) for arm in dict.fromkeys(variant.arm for variant in variants)]
+    modules = dict.fromkeys(row.codec_module for row in rows if row.codec_module)
+    own = [content_identity(OWN_CODECS[row.name]) for row in rows if row.name in OWN_CODECS]
+    return [code(script, *modules), *(row.determining for row in rows), *own]
+
+
+def codec_code(codec):
+    """The fingerprint of the fitting of a codec: the program, and its family's module or the user's own file."""
+    if codec in OWN_CODECS:
+        return [code("fit_codec.py", "latentwire.codecs.base"), content_identity(OWN_CODECS[codec])]
+    family = next(row.family for row in ARMS.values() if row.codec == codec)
+    return code("fit_codec.py", f"latentwire.codecs.{family}")
 
 
 def device(stage):
@@ -202,9 +212,15 @@ def codes_of(arm):
     return lambda w: f"{PATHS.fitted(w.k, arm_row(arm or w.arm).codec)}/codes.safetensors"
 
 
-def own_codec_flags():
-    """The Python files of the user's own codecs."""
-    return "--codec_files " + " ".join(map(shlex.quote, map(str, OWN_CODECS.values()))) if OWN_CODECS else ""
+def own_codec_flags(variants):
+    """The Python files of the user's own codecs among arms."""
+    files = [str(OWN_CODECS[arm]) for arm in dict.fromkeys(v.arm for v in variants) if arm in OWN_CODECS]
+    return f"--codec_files {shlex.join(files)}" if files else ""
+
+
+def of_all_shards(path):
+    """A file of every shard of an evaluation."""
+    return expand(path, shard=range(SHARDS), allow_missing=True)
 
 
 def gates_before_final(wildcards):

@@ -90,7 +90,7 @@ rule fit_codec:
         compressor=lambda w, input: optional_flag("compressor", input.get("compressor") or None),
         file=lambda w: optional_flag("file", OWN_CODECS.get(w.codec)),
         folder=lambda w, output: Path(output.config).parent,
-        code=lambda w: [code("fit_codec.py"), content_identity(OWN_CODECS[w.codec]) if w.codec in OWN_CODECS else None],
+        code=lambda w: codec_code(w.codec),
     shell:
         "exec {PYTHON} {SCRIPTS}/fit_codec.py --codec {wildcards.codec} {params.file} --table {input.table}"
         " --counts {input.counts} {params.compressor} {params.dim} --threads {threads}"

@@ -11,6 +11,7 @@ rule evaluate:
         gates=gates_before_final,
     output:
         predictions=PATHS.predictions("{evaluation}", "{shard}", SHARDS),
+        divergence=PATHS.divergence_part("{evaluation}", "{shard}", SHARDS),
         provenance=provenance(PATHS.predictions("{evaluation}", "{shard}", SHARDS)),
     log:
         log_of(PATHS.predictions("{evaluation}", "{shard}", SHARDS)),
@@ -23,8 +24,8 @@ rule evaluate:
         model=model_flags() + " " + flags("model", "dtype"),
         root=PATHS.root,
         variants=lambda w: list(map(str, variants_of(w.evaluation))),
-        own=own_codec_flags(),
-        evaluation=flags("evaluate", "batch_size", "max_new_tokens", "identity_samples"),
+        own=lambda w: own_codec_flags(variants_of(w.evaluation)),
+        evaluation=flags("evaluate", "batch_size", "max_new_tokens", "identity_samples", "divergence_samples"),
         reads=final_read_flags,
         device=device("evaluate"),
         state=f"{PATHS.root}/state",
@@ -35,17 +36,17 @@ rule evaluate:
         " --prompts {input.prompts} --table {input.table} --counts {input.counts} {params.own} {params.evaluation}"
         " --shard {wildcards.shard} --shards {SHARDS} {params.reads} --configuration {CONFIGURATION}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime} --state {params.state}"
-        " --answers {params.answers} --output {output.predictions} > {log} 2>&1"
+        " --answers {params.answers} --output {output.predictions} --divergence {output.divergence} > {log} 2>&1"
 
 
 rule score:
     input:
-        predictions=expand(
-            PATHS.predictions("{evaluation}", "{shard}", SHARDS), shard=range(SHARDS), allow_missing=True
-        ),
+        predictions=of_all_shards(PATHS.predictions("{evaluation}", "{shard}", SHARDS)),
+        divergence=of_all_shards(PATHS.divergence_part("{evaluation}", "{shard}", SHARDS)),
         prompts=lambda w: PATHS.data(EVALUATIONS[w.evaluation]),
     output:
         scores=PATHS.scores("{evaluation}"),
+        divergence=PATHS.divergence("{evaluation}"),
         provenance=provenance(PATHS.scores("{evaluation}")),
     log:
         log_of(PATHS.scores("{evaluation}")),
@@ -61,7 +62,8 @@ rule score:
         code=code("score.py"),
     shell:
         "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"
-        " {params.evaluation} --output {output.scores} > {log} 2>&1"
+        " {params.evaluation} --divergence {input.divergence} --output {output.scores}"
+        " --output_divergence {output.divergence} > {log} 2>&1"
 
 
 rule measure_reconstruction:

@@ -14,9 +14,10 @@ class Arm:
     Attributes:
         name: in the configuration, in results and in reports.
         kind: ``reference`` (uncompressed), ``codec`` (rebuilt from what a codec stores), ``bound`` (a decoder that
-            keeps the whole table) or ``floor``.
+            keeps the whole table), ``control`` (original rows with a random error of a codec's size) or ``floor``.
         legend: what the model reads.
         codec: the untrained codec that it is, or whose codes it reads; None for none.
+        family: the module of :mod:`latentwire.codecs` that fits that codec.
         sized: its codec depends on the code dimension K.
         stage: the training that its adapter comes from; None for none.
         prompt: the column of the prepared prompts that is read.
@@ -24,13 +25,26 @@ class Arm:
     """
 
     name: str
-    kind: Literal["reference", "codec", "bound", "floor"]
+    kind: Literal["reference", "codec", "bound", "control", "floor"]
     legend: str
     codec: str | None = None
+    family: str = "linear"
     sized: bool = True
     stage: Literal["phase1", "phase2"] | None = None
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether the model reads rebuilt embeddings of the whole prompt, rather than token ids."""
+        return self.name != "text" and self.prompt == "input_ids"
+
+    @property
+    def codec_module(self) -> str | None:
+        """The module of the codec that it is, or decodes; None for none."""
+        if self.codec is None:
+            return None
+        return f"latentwire.codecs.{'adapted' if self.stage else self.family}"
 
     @property
     def determining(self) -> str:
@@ -71,9 +85,10 @@ ROWS = (
         "codec",
         "each number of the original embedding in 1, 2 or 4 bits, at no more bits than the code",
         "quant",
+        family="scalar",
     ),
     *(
-        Arm(name, "codec", legend, name, sized=False)
+        Arm(name, "codec", legend, name, family="integers" if name.startswith("int") else "product", sized=False)
         for name, legend in (
             ("int8", "integers of 8 bits, symmetric, a scale per 64 dimensions"),
             ("int4", "integers of 4 bits, symmetric, a scale per 64 dimensions"),
@@ -83,6 +98,14 @@ ROWS = (
             ("pq4", "product quantisation: one of 256 codewords per 4 dimensions, fitted by token counts + 1"),
             ("pq6", "product quantisation: one of 256 codewords per 6 dimensions, fitted by token counts + 1"),
             ("pq8", "product quantisation: one of 256 codewords per 8 dimensions, fitted by token counts + 1"),
+        )
+    ),
+    *(
+        Arm(f"noise_{spread}_{codec}", "control", legend.format(codec), codec, family=family, sized=sized)
+        for codec, family, sized in (("pca", "linear", True), ("pq4", "product", False), ("pq8", "product", False))
+        for spread, legend in (
+            ("rows", "original rows with a random error as large as {}'s in the same row"),
+            ("equal", "original rows with a random error of {}'s FVU, equal for all rows"),
         )
     ),
     Arm("mean", "floor", "the mean embedding for every token: a floor"),
@@ -96,7 +119,9 @@ EVALUATIONS = {"ceiling": "gate", "phase1": "gate", "final": "final"}
 
 def arm_row(name: str) -> Arm:
     """The row of an arm; one that the table doesn't have is a codec of the user's own."""
-    return ARMS.get(name) or Arm(name, "codec", f"the codec {name}, from a file of the configuration", codec=name)
+    return ARMS.get(name) or Arm(
+        name, "codec", f"the codec {name}, from a file of the configuration", name, family="base"
+    )
 
 
 def ordered_arms(arms: Iterable[str]) -> list[str]:

@@ -72,6 +72,14 @@ class Layout:
         """One shard's answers of an evaluation."""
         return f"{self.root}/evaluation/{evaluation}/predictions.{shard}-of-{shards}.jsonl"
 
+    def divergence_part(self, evaluation: str, shard: object = "{shard}", shards: object = 1) -> str:
+        """One shard of :meth:`divergence`."""
+        return f"{self.root}/evaluation/{evaluation}/divergence.{shard}-of-{shards}.parquet"
+
+    def divergence(self, evaluation: str) -> str:
+        """How far an evaluation's arms move the model's predictions, one row per question, variant and subset."""
+        return f"{self.root}/evaluation/{evaluation}/divergence.parquet"
+
     def scores(self, evaluation: str) -> str:
         """Scores of an evaluation's arms, one row per question, arm, code dimension and seed."""
         return f"{self.root}/evaluation/{evaluation}/scores.parquet"

@@ -34,8 +34,11 @@ CodecName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 PromptStyle = Literal["chat", "plain"]
 OnLongPrompt = Literal["error", "trim"]
 OriginalArm = Literal["identity", "mean", "question"]
-TableArm = Literal["int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "pq4", "pq6", "pq8"]
-CodeArm = Literal["pca", "snap", "snap_d", "quant", "random"]
+TableArm = Literal[
+    "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "pq4", "pq6", "pq8",
+    "noise_rows_pq4", "noise_equal_pq4", "noise_rows_pq8", "noise_equal_pq8",
+]  # fmt: skip
+CodeArm = Literal["pca", "snap", "snap_d", "quant", "random", "noise_rows_pca", "noise_equal_pca"]
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 
 
@@ -202,6 +205,8 @@ class Evaluate(Section):
     """Maximum answer length in tokens; the same for every question."""
     identity_samples: Count | None = 200
     """Questions of the identity arm, which must equal text, in whole batches of text; null takes all."""
+    divergence_samples: Count | None = 1000
+    """Questions, evenly spaced, on which predictions are compared with the uncompressed model's; null takes all."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 4
     """Jobs per evaluation, each of which loads the model; the number changes no answer."""
 

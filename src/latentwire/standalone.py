@@ -12,7 +12,8 @@ import torch
 
 from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
-from latentwire.codecs import LinearCodec, load_codec
+from latentwire.codecs.families import load_codec
+from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_splits, load_counts, save_counts
 from latentwire.data.prepare import mark_unseen_answers, prepare_split, split_rows

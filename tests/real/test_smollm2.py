@@ -12,7 +12,7 @@ import torch
 
 from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
-from latentwire.codecs import LinearCodec
+from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.data.corpus import generate_corpus

@@ -1,4 +1,6 @@
-"""The arms: each rebuilds a prompt's embeddings from what it may use, and shards change nothing."""
+"""The arms: what the model reads in place of the prompt's embeddings; and shards change nothing."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,20 +11,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from latentwire.arms.quantised import gaussian_levels, quantisation_bits
 
 from latentwire.adapter import Adapter
-from latentwire.arms import ArmInputs, not_applicable, rebuild_function
-from latentwire.arms_table import ARMS, GROUP_ARMS, arm_module_name
+from latentwire.arms import ArmInputs, rebuilt_rows
+from latentwire.arms.loading import arm_inputs
+from latentwire.arms_table import ARMS, Variant, arm_row, ordered_arms
+from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.base import Codec, NotApplicable
+from latentwire.codecs.files import CODES_FILE, decline
+from latentwire.codecs.integers import FORMATS, IntegerCodec
+from latentwire.codecs.linear import LinearCodec
+from latentwire.codecs.product import GROUPS, ProductCodec
+from latentwire.codecs.scalar import ScalarCodec
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.counts import count_tokens
-from latentwire.errors import InputError
+from latentwire.compression.counts import count_tokens, save_counts
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
+from latentwire.layout import Layout
+from latentwire.table import save_table
 
 V, D, K = 500, 24, 6
 IDS = torch.arange(0, V, 3)
+READ_IDS = {"text", "question"}
 Inputs = Callable[..., ArmInputs]
 
 
@@ -37,169 +48,181 @@ def counts_V() -> torch.Tensor:
     return torch.randint(0, 6, (V,), generator=torch.Generator().manual_seed(1))
 
 
+def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> Codec | None:
+    """The codec that an arm is, or decodes."""
+    row = arm_row(arm)
+    if row.codec is None:
+        return None
+    if row.codec in FORMATS:
+        return IntegerCodec.fit(table_VD, FORMATS[row.codec][0], 8, symmetric=FORMATS[row.codec][1])
+    if row.codec in GROUPS:
+        return ProductCodec.fit(table_VD, counts_V + 1, 4)
+    if row.codec == "quant":
+        return ScalarCodec.fit(table_VD, counts_V, k)
+    compressor = EmbeddingCompressor(table_VD.shape[1], k, "random" if row.codec == "random" else "pca")
+    linear = LinearCodec.of(compressor.fit(table_VD, counts_V), table_VD)
+    if row.stage is None:
+        return linear
+    torch.manual_seed(2)
+    adapter = Adapter.from_compressor(compressor)
+    torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1)
+    return AdapterCodec.of(linear.codes, adapter, len(table_VD))
+
+
 @pytest.fixture
-def inputs(tmp_path: Path, table_VD: torch.Tensor, counts_V: torch.Tensor) -> Inputs:
-    """Builds an arm's inputs, with compressors and an adapter on disk."""
+def inputs(table_VD: torch.Tensor, counts_V: torch.Tensor) -> Inputs:
+    """Builds what an arm may use."""
 
     def build(
-        table_VD: torch.Tensor = table_VD, k: int = K, *, method: str = "pca", counts_V: torch.Tensor = counts_V
+        arm: str, table_VD: torch.Tensor = table_VD, k: int = K, *, counts_V: torch.Tensor = counts_V
     ) -> ArmInputs:
-        compressor = EmbeddingCompressor(table_VD.shape[1], k + 2, method).fit(table_VD, counts_V)
-        compressor.save(tmp_path / f"{method}.safetensors")
-        torch.manual_seed(2)
-        adapter = Adapter.from_compressor(compressor.truncate(k))
-        torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1)
-        adapter.save(tmp_path / f"{method}-adapter.safetensors")
-        return ArmInputs(
-            table_VD, counts_V, tmp_path / f"{method}.safetensors", k, tmp_path / f"{method}-adapter.safetensors"
-        )
+        return ArmInputs(table_VD, counts_V, codec_of(arm, table_VD, counts_V, k))
 
     return build
 
 
 def rebuilt(arm: str, inputs: ArmInputs, ids_U: torch.Tensor = IDS) -> torch.Tensor:
-    rebuild = rebuild_function(arm)
-    assert rebuild is not None
-    return rebuild(inputs, ids_U)
+    rows_UD = rebuilt_rows(arm, inputs, ids_U)
+    assert rows_UD is not None
+    return rows_UD
 
 
 def squared_error(rebuilt_UD: torch.Tensor, original_UD: torch.Tensor) -> float:
     return float((rebuilt_UD.double() - original_UD.double()).square().sum())
 
 
-def test_every_arm_of_every_group_exists_and_the_two_text_arms_rebuild_nothing():
-    arms = [arm for group in GROUP_ARMS.values() for arm in group]
-    assert sorted(arms) == sorted(ARMS)
-    assert {arm for arm in arms if rebuild_function(arm) is None} == {"text", "question"}
-    with pytest.raises(KeyError, match="tekst"):  # codespell:ignore tekst
-        arm_module_name("tekst")  # codespell:ignore tekst
+def test_the_arms_that_read_token_ids_rebuild_nothing(inputs: Inputs):
+    assert {arm for arm in ARMS if rebuilt_rows(arm, inputs(arm), IDS) is None} == READ_IDS
+    assert {arm for arm in ARMS if not arm_row(arm).rebuilds} == READ_IDS
+    with pytest.raises(KeyError, match="no rows of the arm 'tekst'"):  # codespell:ignore tekst
+        rebuilt_rows("tekst", inputs("text"), IDS)  # codespell:ignore tekst
 
 
-@pytest.mark.parametrize("arm", sorted(set(ARMS) - {"text", "question"}))
-def test_every_arm_is_position_wise(inputs, arm):
+@pytest.mark.parametrize("arm", sorted(set(ARMS) - READ_IDS))
+def test_every_arm_is_position_wise_and_needs_no_gradient(inputs: Inputs, arm: str):
     """A token's row does not depend on the company that it is asked for in."""
-    own = inputs()
+    own = inputs(arm)
     whole_UD = rebuilt(arm, own)
-    assert whole_UD.shape == (len(IDS), D)
+    assert whole_UD.shape == (len(IDS), D) and not whole_UD.requires_grad
     some = torch.tensor([40, 3, 3, 99])
     torch.testing.assert_close(rebuilt(arm, own, IDS[some]), whole_UD[some], atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("arm", sorted(set(ARMS) - {"text", "question", "identity"}))
-def test_arms_need_no_gradient(inputs, arm):
-    assert not rebuilt(arm, inputs()).requires_grad
+@pytest.mark.parametrize("arm", sorted(arm for arm, row in ARMS.items() if row.kind == "codec"))
+def test_a_codecs_arm_is_what_it_decodes_and_never_sees_the_table(inputs: Inputs, arm: str):
+    own = inputs(arm)
+    assert own.codec is not None
+    expected_UD = own.codec.decode(IDS)
+    own.table_VD.fill_(torch.nan)
+    assert torch.equal(rebuilt(arm, own), expected_UD)
 
 
-def test_identity_is_the_table_itself(inputs, table_VD):
-    assert torch.equal(rebuilt("identity", inputs()), table_VD[IDS])
+def test_identity_is_the_table_itself(inputs: Inputs, table_VD: torch.Tensor):
+    assert torch.equal(rebuilt("identity", inputs("identity")), table_VD[IDS])
 
 
-def test_mean_is_the_count_weighted_mean_of_the_pca_split_for_every_token(inputs, table_VD, counts_V):
+def test_mean_is_the_count_weighted_mean_of_the_pca_split_for_every_token(
+    inputs: Inputs, table_VD: torch.Tensor, counts_V: torch.Tensor
+):
     expected_D = table_VD.double().repeat_interleave(counts_V, dim=0).mean(dim=0).float()
-    mean_UD = rebuilt("mean", inputs())
+    mean_UD = rebuilt("mean", inputs("mean"))
     torch.testing.assert_close(mean_UD, expected_D.expand(len(IDS), -1))
-    torch.testing.assert_close(EmbeddingCompressor.load(inputs().compressor).mean_D, mean_UD[0])
+    torch.testing.assert_close(EmbeddingCompressor(D, K).fit(table_VD, counts_V).mean_D, mean_UD[0])
 
 
-def test_pca_is_the_compressors_inverse_of_rounded_codes_at_the_dimension_asked_for(inputs, table_VD, counts_V):
-    compressor = EmbeddingCompressor(D, K).fit(table_VD, counts_V)
-    codes_UK = compressor.compress(table_VD[IDS])
-    assert codes_UK.dtype == torch.bfloat16
-    torch.testing.assert_close(rebuilt("pca", inputs()), compressor.decompress(codes_UK))
-
-
-@pytest.mark.parametrize(
-    ("arm", "method"), [("phase1", "pca"), ("phase2", "pca"), ("control", "pca"), ("random", "random")]
-)
-def test_trained_arms_are_their_adapter_on_the_codes(inputs, table_VD, arm, method):
-    own = inputs(method=method)
-    codes_UK = EmbeddingCompressor.load(own.compressor, K).compress(table_VD[IDS])
-    torch.testing.assert_close(rebuilt(arm, own), Adapter.load(own.adapter)(codes_UK).detach())
-
-
-def test_snap_is_lossless_where_codes_are_distinct(inputs, table_VD):
-    own = inputs(k=2)
-    codes_VK = EmbeddingCompressor.load(own.compressor, 2).compress(table_VD)
+def test_snap_is_lossless_where_codes_are_distinct(inputs: Inputs, table_VD: torch.Tensor):
+    own = inputs("snap", k=2)
+    codes_VK = own.codec.codes_VK
     assert len(codes_VK.unique(dim=0)) > 0.9 * V
     _, group_V, size = codes_VK.unique(dim=0, return_inverse=True, return_counts=True)
     distinct_U = size[group_V[IDS]] == 1
     assert torch.equal(rebuilt("snap", own)[distinct_U], table_VD[IDS][distinct_U])
 
 
-def test_snap_knows_the_code_alone_so_tokens_that_share_one_become_the_first_of_them(inputs, table_VD):
-    own = inputs(k=1)
-    codes_VK = EmbeddingCompressor.load(own.compressor, 1).compress(table_VD)
-    first_V = (codes_VK == codes_VK.T).int().argmax(dim=1)
+def test_snap_knows_the_code_alone_so_tokens_that_share_one_become_the_first_of_them(
+    inputs: Inputs, table_VD: torch.Tensor
+):
+    own = inputs("snap", k=1)
+    first_V = (own.codec.codes_VK == own.codec.codes_VK.T).int().argmax(dim=1)
     assert (first_V < torch.arange(V)).any()
     assert torch.equal(rebuilt("snap", own, torch.arange(V)), table_VD[first_V])
 
 
-def test_snap_d_takes_the_row_nearest_to_the_inverse_and_is_worse_than_snap(inputs, table_VD):
-    own = inputs(k=2)
-    inverse_UD = rebuilt("pca", own).double()
+def test_snap_d_takes_the_row_nearest_to_the_inverse_and_is_worse_than_snap(inputs: Inputs, table_VD: torch.Tensor):
+    own = inputs("snap_d", k=2)
+    inverse_UD = own.codec.decode(IDS).double()
     nearest_U = torch.cdist(inverse_UD, table_VD.double()).argmin(dim=1)
     snapped_UD = rebuilt("snap_d", own)
     assert torch.equal(snapped_UD, table_VD[nearest_U])
     assert squared_error(snapped_UD, table_VD[IDS]) > squared_error(rebuilt("snap", own), table_VD[IDS])
 
 
-# Quantisation
+# Controls
 
 
-@pytest.mark.parametrize(("bits", "error"), [(1, 0.3634), (2, 0.1175), (4, 0.009497)])
-def test_levels_are_max_and_lloyds_for_a_gaussian(bits, error):
-    """Max (1960), table I."""
-    levels = np.array(gaussian_levels(bits))
-    assert len(levels) == 2**bits
-    np.testing.assert_allclose(levels, -levels[::-1], atol=1e-9)
-    x, step = np.linspace(-9, 9, 400_001, retstep=True)
-    nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, x)]
-    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    assert float(((x - nearest) ** 2 * density).sum() * step) == pytest.approx(error, rel=5e-4)
+@pytest.mark.parametrize("codec", ["pca", "pq4"])
+def test_noise_by_row_is_as_large_as_the_codecs_error_in_every_row(inputs: Inputs, table_VD: torch.Tensor, codec: str):
+    noisy_UD, coded_UD = rebuilt(f"noise_rows_{codec}", inputs(codec)), rebuilt(codec, inputs(codec))
+    original_UD = table_VD[IDS].float()
+    torch.testing.assert_close((noisy_UD - original_UD).norm(dim=1), (coded_UD - original_UD).norm(dim=1))
+    cosines_U = torch.cosine_similarity(noisy_UD - original_UD, coded_UD - original_UD, dim=1)
+    assert abs(float(cosines_U.mean())) < 4 / (D * len(IDS)) ** 0.5
 
 
-@pytest.mark.parametrize(("k", "bits", "error"), [(4, 4, 0.009497), (2, 2, 0.1175), (1, 1, 0.3634)])
-def test_a_gaussian_table_loses_what_max_says(inputs, k, bits, error):
-    table_VD = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 17) + 5
-    own = inputs(table_VD.bfloat16(), k, counts_V=torch.ones(20_000, dtype=torch.int64))
-    found_VD = rebuilt("quant", own, torch.arange(20_000))
-    original_VD = own.table_VD.double()
-    share_D = (found_VD.double() - original_VD).square().mean(dim=0) / original_VD.var(dim=0)
-    assert float(share_D.mean()) == pytest.approx(error, rel=0.02)
-    assert all(len(found_VD[:, column].unique()) == 2**bits for column in range(16))
+def test_noise_over_all_has_the_codecs_error_by_occurrence_and_is_equal_for_all_rows(inputs: Inputs):
+    table_VD = torch.randn(4000, D, generator=torch.Generator().manual_seed(5)) * 0.8 ** torch.arange(D)
+    counts_V = torch.randint(1, 9, (4000,), generator=torch.Generator().manual_seed(6))
+    own, ids = inputs("pca", table_VD, counts_V=counts_V), torch.arange(4000)
+
+    def squared(arm: str) -> torch.Tensor:
+        return (rebuilt(arm, own, ids) - table_VD).double().square().sum(dim=1)
+
+    noise_V, coded_V = squared("noise_equal_pca"), squared("pca")
+    assert float((counts_V * noise_V).sum()) == pytest.approx(float((counts_V * coded_V).sum()), rel=0.03)
+    # A sum of D squares of one Gaussian: its deviation over its mean is the square root of 2/D, whatever the row.
+    assert float(noise_V.std() / noise_V.mean()) == pytest.approx((2 / D) ** 0.5, rel=0.1)
 
 
-@given(st.integers(1, 8192), st.integers(1, 8192), st.sampled_from([8, 16, 32]))
-def test_quantisation_takes_no_more_bits_than_the_code_and_the_most_that_fit(d, k, code_bits):
-    bits = quantisation_bits(d, k, code_bits)
-    if bits is None:
-        assert d > k * code_bits
-    else:
-        assert bits in (4, 2, 1)
-        assert bits * d <= k * code_bits
-        assert bits == 4 or 2 * bits * d > k * code_bits
+# The table of arms
 
 
-@pytest.mark.parametrize(("k", "bits"), [(512, 2), (1024, 4), (256, 1), (255, None), (4096, 4)])
-def test_bits_at_the_experiments_sizes(k, bits):
-    assert quantisation_bits(4096, k, 16) == bits
+@pytest.mark.parametrize("arm", sorted(ARMS))
+def test_a_variant_is_written_as_it_is_read(arm: str):
+    variant = Variant.of(arm, 72, 1)
+    row = arm_row(arm)
+    assert (variant.k is not None, variant.seed is not None) == (bool(row.codec and row.sized), row.stage is not None)
+    assert Variant.parse(str(variant)) == variant
 
 
-def test_a_code_too_small_for_one_bit_a_number_is_refused(inputs):
-    own = inputs(k=1)
-    assert not_applicable("quant", own) == "one bit for each of 24 numbers is more than a code of 1 numbers takes"
-    with pytest.raises(ValueError, match="a code of 1 numbers"):
-        rebuilt("quant", own)
-    assert not_applicable("pca", own) is None
-    assert not_applicable("quant", inputs(k=2)) is None
+@pytest.mark.parametrize("text", ["phase1", "phase1:72", "pca", "pca:72:0", "text:72", "pca:x", "pq4:72", "pca:-1"])
+def test_a_variant_has_what_its_arm_depends_on(text: str):
+    with pytest.raises(ValueError, match="expected arm, arm:k, or arm:k:seed"):
+        Variant.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("arm", "argument"), [("pca", "--compressor"), ("phase1", "--compressor"), ("snap", "--compressor")]
-)
-def test_an_arm_without_its_file_names_the_argument(table_VD, counts_V, arm, argument):
-    with pytest.raises(InputError, match=argument):
-        rebuilt(arm, ArmInputs(table_VD, counts_V))
+def test_an_arm_that_the_table_lacks_is_a_users_codec():
+    row = arm_row("mine")
+    assert (row.kind, row.codec, row.stage, row.sized) == ("codec", "mine", None, True)
+    order = ordered_arms(["question", "mine", "text", "quant"])
+    assert order == ["text", "quant", "mine", "question"]
+
+
+def test_arms_are_found_with_their_codecs(tmp_path: Path, table_VD: torch.Tensor, counts_V: torch.Tensor):
+    layout = Layout(str(tmp_path))
+    save_table(layout.table, table_VD)
+    save_counts(layout.counts, pca=counts_V, train=counts_V.clone())
+    codec_of("pca", table_VD, counts_V, K).save_pretrained(layout.fitted(K, "pca"))
+    trained = codec_of("phase1", table_VD, counts_V, K)
+    trained.save_pretrained(layout.training(K, 0, "phase1"), codes=Path(layout.fitted(K, "pca")) / CODES_FILE)
+    decline(layout.fitted(K, "quant"), "too small")
+    variants = [Variant("text"), Variant("pca", K), Variant("snap", K), Variant("phase1", K, 0), Variant("quant", K)]
+    found = list(arm_inputs(str(tmp_path), variants, Path(layout.table), Path(layout.counts)))
+    assert [variant for variant, _, _ in found] == variants
+    codecs = [None if isinstance(own, NotApplicable) else own.codec for _, own, _ in found]
+    assert [type(codec) for codec in codecs] == [type(None), LinearCodec, LinearCodec, AdapterCodec, type(None)]
+    assert isinstance(found[-1][1], NotApplicable) and str(found[-1][1]) == "too small"
+    assert all(file.is_file() for _, _, files in found for file in files)
+    assert torch.equal(rebuilt("phase1", found[3][1]), trained.decode(IDS))
 
 
 # Evaluation
@@ -210,11 +233,13 @@ def evaluated(tiny_model, tokenizer, prompts, sequences, inputs):
     """Evaluates an arm on some of the prompts, with one decoder for all arms."""
     model = tiny_model()
     table_VD = model.get_input_embeddings().weight.detach()
-    own = inputs(table_VD, counts_V=count_tokens(sequences, len(table_VD)))
+    counts_V = count_tokens(sequences, len(table_VD))
     decoder = Decoder(model, tokenizer, 4)
 
     def evaluate(arm: str, shard: int = 0, shards: int = 1, rows: pd.DataFrame = prompts) -> list[dict]:
-        return evaluate_arm(arm, own, decoder, rows, arm_batches(arm, rows, 7)[shard::shards])
+        own = inputs(arm, table_VD, counts_V=counts_V)
+        batches = arm_batches(arm, rows, 7)[shard::shards]
+        return evaluate_arm(Variant.of(arm, K, 0), own, lambda: decoder, rows, batches, dtype=torch.float32)
 
     return evaluate
 
@@ -229,7 +254,7 @@ def test_an_arm_answers_every_question_once(evaluated, prompts):
     assert len(records) == len(prompts)
     articles = dict(zip(prompts["id"], prompts["article"], strict=True))
     for record in records:
-        assert record.keys() == {"arm", "id", "article", "prediction", "tokens", "finished"}
+        assert record.keys() == {"arm", "k", "seed", "id", "article", "prediction", "tokens", "finished"}
         assert (record["arm"], record["article"]) == ("text", articles[record["id"]])
 
 
@@ -274,8 +299,8 @@ def test_every_shard_rebuilds_the_same_rows(evaluated, monkeypatch):
     """Matrix products of other shapes round differently, so all shards rebuild the types of the whole split."""
     asked = []
     monkeypatch.setattr(
-        "latentwire.evaluation.evaluate.rebuild_function",
-        lambda arm: lambda inputs, ids_U: asked.append(ids_U.tolist()) or inputs.table_VD[ids_U],
+        "latentwire.evaluation.evaluate.rebuilt_rows",
+        lambda arm, inputs, ids_U: asked.append(ids_U.tolist()) or inputs.table_VD[ids_U],
     )
     for shard in range(3):
         evaluated("phase1", shard, 3)

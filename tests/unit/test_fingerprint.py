@@ -296,8 +296,13 @@ PROGRAMS = {path.name: (path,) for path in SCRIPTS}
 PROGRAMS["prepare_data.py"] += ("latentwire.provenance.write_provenance",)
 for _written in ("final_validation.py", "report.py"):
     PROGRAMS[_written] += ("latentwire.arms_table",)
+for _family in ("linear", "scalar", "integers", "product"):
+    PROGRAMS[f"fit_codec {_family}"] = (*PROGRAMS["fit_codec.py"], f"latentwire.codecs.{_family}")
+for _family in ("adapted", "linear", "scalar", "integers", "product"):
+    for _reader in ("evaluate.py", "measure_reconstruction.py"):
+        PROGRAMS[f"{_reader} {_family}"] = (*PROGRAMS[_reader], f"latentwire.codecs.{_family}")
 TRAINING = ("train_phase1.py", "train_phase2.py")
-EVALUATIONS = ("evaluate.py",)
+EVALUATIONS = tuple(name for name in PROGRAMS if name.startswith("evaluate.py"))
 
 
 class Tree:
@@ -666,6 +671,9 @@ def test_modules_named_by_strings():
         )
     }
     entries = {(f"{name}.py", "latentwire.cli.set_threads") for name in ("run_phase1", "run_phase2", "tuning")}
+    # What names an answer in the store.
+    entries |= {("store.py", f"latentwire.{name}") for name in ("evaluation.generate", "evaluation.divergence")}
+    entries |= {("store.py", f"latentwire.lm.{name}") for name in ("load_model", "load_tokenizer")}
     # The report's template, which its rule names, is found beside its module.
     assert named == public | entries | {("run_phase2.py", "latentwire.lm"), ("page.py", "latentwire.report")}
 

@@ -9,7 +9,8 @@ import pytest
 from interruptions import Interruption, KilledWithoutProvenance, Takeover, run
 
 from latentwire.adapter import Adapter
-from latentwire.codecs import AdapterCodec, LinearCodec
+from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens, save_counts
 from latentwire.layout import Layout
@@ -64,7 +65,8 @@ def command(program, inputs):
         "evaluation": (
             "evaluate.py",
             f"{model} {split} --root {inputs} --variants text pca:{K} phase1:{K}:0 --prompts {inputs}/prompts.parquet"
-            f" --counts {inputs}/counts.safetensors --batch_size 2 --answers answers --output output/predictions.jsonl",
+            f" --counts {inputs}/counts.safetensors --batch_size 2 --answers answers --output output/predictions.jsonl --divergence output/divergence.parquet"
+            " --divergence_samples 4",
         ),
     }[program]
     return script, own.split()

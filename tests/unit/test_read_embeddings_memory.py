@@ -20,9 +20,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WIDTH, ROWS = 4096, 12_288  # a tenth of Llama's vocabulary
 COPYING = """
 import os, runpy, sys
-from latentwire import lm
-read = lm.read_embeddings
-lm.read_embeddings = lambda *arguments: read(*arguments).clone()
+from latentwire import embeddings
+read = embeddings.read_embeddings
+embeddings.read_embeddings = lambda *arguments: read(*arguments).clone()
 sys.argv = sys.argv[1:]
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")

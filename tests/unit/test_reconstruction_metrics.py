@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.arms import ArmInputs
-from latentwire.codecs import LinearCodec
+from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.nearest import nearest_rows
 from latentwire.evaluation.reconstruction import TRAIN_COUNTS, measure_arms, subset_masks

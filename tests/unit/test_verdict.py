@@ -28,6 +28,7 @@ from latentwire.decisions.verdict import (
 )
 from latentwire.evaluation.statistics import Interval
 from latentwire.report.verdict_text import origin, render_verdict
+from latentwire.settings import Evaluate
 
 ROOT = Path(__file__).parents[2]
 ARTICLES, PER_ARTICLE = 25, 8
@@ -74,6 +75,16 @@ def sums(fvu, cosine):
     )
 
 
+def moved(size):
+    """Divergence sums per question with a mean KL of this size, and answers that are as much less likely."""
+    spread = 1 + 0.1 * np.cos(np.arange(QUESTIONS) % ARTICLES)
+    positions = np.full(QUESTIONS, 5.0)
+    return questions().assign(
+        positions=positions, kl=size * positions * spread, same_top=0.8 * positions,
+        log_likelihood=-size * positions * spread, log_likelihood_text=0.0,
+    )  # fmt: skip
+
+
 def results(
     *, gate_passed=False, phase1=0.6, phase2=0.65, text=0.9, pca=0.2, fvu=0.3, cosine=0.95, pca_fvu=0.6, pca_cosine=0.8,
     k=16, forced=False,
@@ -107,6 +118,11 @@ def results(
         run_phase2=forced or not gate_passed,
         arms={name: arm(share, seed=number) for number, (name, share) in enumerate(shares.items())},
         reconstruction=reconstruction,
+        divergence={
+            (name, subset): moved(size)
+            for name, size in (("pca", 2.0), ("phase1", 0.5))
+            for subset in ("prompt", "answer")
+        },
         rates={
             name: {"bits_per_parameter": 2.0, "megabytes": 1.0} for name in shares if arm_row(name).kind == "codec"
         },
@@ -454,8 +470,11 @@ def test_the_page_names_model_data_date_and_commit(changed, line):
 
 def test_every_arm_has_a_legend_of_one_line():
     assert all(arm.legend and "\n" not in arm.legend and len(arm.legend) <= 100 for arm in ARMS.values())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = "".join(f"| `{name}` | {arm.legend} |\n" for name, arm in ARMS.items())
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiment.md"))
+    lines = {name: f"| `{name}` | {arm.legend} |\n" for name, arm in ARMS.items()}
+    assert "".join(lines.values()) in page
+    default = {"text", "phase1", "phase2", "control", *Evaluate().arms}
+    table = "".join(line for name, line in lines.items() if name in default)
     assert 0 < readme.index(table) < readme.index("| F1 %, final |"), "README says it before its first figures"
 
 
@@ -477,3 +496,18 @@ def test_the_page_shows_every_arm_criterion_and_command():
     for cause in entry["causes"]:
         assert f"`{cause['command']}`" in text
     assert entry["wording"] in text and f"outcome `{entry['outcome']}`" in text
+
+
+def test_what_an_arm_stores_and_how_far_it_moves_predictions_stand_beside_its_f1():
+    entry = verdict_on(results())
+    own = entry["arms"]["pca"]
+    assert own["rate"] == {"bits_per_parameter": 2.0, "megabytes": 1.0}
+    found = own["divergence"]
+    assert found["prompt"]["kl"]["estimate"] == pytest.approx(2.0, rel=0.03)
+    assert found["prompt"]["kl"]["lower"] < found["prompt"]["kl"]["estimate"] < found["prompt"]["kl"]["upper"]
+    assert found["prompt"]["same_top"]["estimate"] == pytest.approx(0.8)
+    assert found["answer"]["log_likelihood_change"]["estimate"] == pytest.approx(-2.0, rel=0.03)
+    assert found["prompt"]["positions"] == 5 * QUESTIONS
+    assert entry["arms"]["text"]["rate"] is None and entry["arms"]["text"]["divergence"] is None
+    text = page(entry)
+    assert "| `pca` | 2.00 (1 MB) | " in text and f"predictions on {QUESTIONS} questions" in text

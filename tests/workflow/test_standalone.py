@@ -38,7 +38,7 @@ def test_by_itself_it_goes_from_data_to_f1(reader: Path, tmp_path: Path):
     done = by_itself(reader, tmp_path, *plan, "--eval_samples", "60", "--max_new_tokens", "4")
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "run").iterdir() if path.is_file()}
-    results = {"adapter.safetensors", "diagnostics.jsonl", "summary.json", "f1.json"}
+    results = {"config.json", "adapter.safetensors", "diagnostics.jsonl", "summary.json", "f1.json"}
     assert written == results | {"adapter.safetensors.provenance.json"}
     printed = json.loads(done.stdout)
     scores = json.loads((tmp_path / "run/f1.json").read_text())

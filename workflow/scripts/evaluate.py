@@ -1,4 +1,7 @@
-"""Generate the answers of arms on one split: one load of the language model, none if every answer is there."""
+"""Generate the answers of arms on one split, and compare their predictions with the uncompressed model's.
+
+The language model is loaded once, and not at all if everything that is asked for is in the store.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_settings(parser, Model, "dtype")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
     cli.add_variant_arguments(parser)
-    cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens", "identity_samples")
+    cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens", "identity_samples", "divergence_samples")
     parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
@@ -28,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=Path, required=True, help="store of answers from before and for later")
     parser.add_argument("--anew", action="store_true", help="generate answers that are there already once more")
     parser.add_argument("--output", type=Path, required=True, help="predictions to write (JSONL)")
+    parser.add_argument("--divergence", type=Path, required=True, help="comparison of predictions to write (Parquet)")
     return parser.parse_args()
 
 
@@ -36,35 +40,38 @@ def main() -> None:
     stop = cli.stop_request(arguments)
     cli.set_threads(arguments.threads)
     from latentwire.arms.loading import arm_inputs
+    from latentwire.arms_table import arm_row
     from latentwire.codecs.base import NotApplicable
+    from latentwire.compression.counts import load_counts
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
     from latentwire.device import choose_device
+    from latentwire.evaluation.divergence import (
+        DivergenceReader,
+        forced_prompts,
+        measure_divergence,
+        measured_batches,
+    )
     from latentwire.evaluation.evaluate import evaluate_arm
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.questions import arm_batches
-    from latentwire.evaluation.store import AnswerStore, decoding_identity
-    from latentwire.files import hash_of, write_jsonl
+    from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
+    from latentwire.files import atomic_path, hash_of, write_jsonl
     from latentwire.lm import DTYPES, load_model, load_tokenizer
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:
         record_read(arguments.final_reads, arguments.configuration)
     device = choose_device(arguments.device)
-    prompts = read_prompts(arguments.prompts)
-
-    @cache
-    def decoder() -> Decoder:
-        model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
-        return Decoder(model, load_tokenizer(arguments.model, arguments.revision), arguments.max_new_tokens)
-
-    decoding = decoding_identity(
-        arguments.model, arguments.revision, arguments.dtype, device, arguments.max_new_tokens
-    )
-    store = AnswerStore(arguments.answers, decoding, anew=arguments.anew)
+    prompts, tokenizer = read_prompts(arguments.prompts), load_tokenizer(arguments.model, arguments.revision)
+    which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
+    model = cache(lambda: load_model(*which))
+    decoder = cache(lambda: Decoder(model(), tokenizer, arguments.max_new_tokens))
+    answers = AnswerStore(arguments.answers, decoding_identity(*which, arguments.max_new_tokens), anew=arguments.anew)
+    measures = AnswerStore(arguments.answers, measuring_identity(*which), anew=arguments.anew)
     owned = arguments.state / hash_of(str(arguments.output))[:16]
     stop.take_over(owned)
-    records = []
+    records, rebuilt = [], {}
     inputs_used = [arguments.prompts, arguments.table, arguments.counts]
     for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
         inputs_used += files
@@ -73,9 +80,22 @@ def main() -> None:
             continue
         batches = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
         own = batches[arguments.shard :: arguments.shards]
-        records += evaluate_arm(
-            variant, inputs, decoder, prompts, own, dtype=DTYPES[arguments.dtype], store=store, stop=stop
-        )
+        records += evaluate_arm(variant, inputs, decoder, prompts, own, dtype=dtype, store=answers, stop=stop)
+        if arm_row(variant.arm).rebuilds:
+            rebuilt[variant] = inputs
+    table = measure_divergence(
+        rebuilt,
+        cache(lambda: DivergenceReader(model())),
+        prompts,
+        forced_prompts(prompts, tokenizer),
+        measured_batches(len(prompts), arguments.divergence_samples)[arguments.shard :: arguments.shards],
+        load_counts(arguments.counts)["train"].numpy(),
+        dtype=dtype,
+        store=measures,
+        stop=stop,
+    )
+    with atomic_path(arguments.divergence) as temporary:
+        table.to_parquet(temporary, index=False)
     write_jsonl(arguments.output, records)
     write_provenance(arguments.output, arguments, inputs_used, str(device))
     shutil.rmtree(owned, ignore_errors=True)

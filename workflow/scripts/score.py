@@ -1,4 +1,4 @@
-"""Score predictions: official SQuAD F1 and EM, one row a question and arm."""
+"""Score predictions: official SQuAD F1 and EM, one row per question and arm; and join the shards' comparisons."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions of all shards")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
+    parser.add_argument("--divergence", type=Path, nargs="+", required=True, help="comparisons of all shards")
     cli.add_settings(parser, Evaluate, "batch_size", "identity_samples")
     parser.add_argument("--output", type=Path, required=True, help="scores to write (Parquet)")
+    parser.add_argument("--output_divergence", type=Path, required=True, help="comparisons to write (Parquet)")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
+    import pandas as pd
+
     from latentwire.data.prompts_table import read_prompts
     from latentwire.evaluation.scores import score_predictions
     from latentwire.files import atomic_path, read_jsonl
@@ -28,9 +32,12 @@ def main() -> None:
     records = [record for path in arguments.predictions for record in read_jsonl(path)]
     prompts = read_prompts(arguments.prompts)
     scored = score_predictions(records, prompts, arguments.batch_size, arguments.identity_samples)
-    with atomic_path(arguments.output) as temporary:
-        scored.to_parquet(temporary, index=False)
-    write_provenance(arguments.output, arguments, [*arguments.predictions, arguments.prompts])
+    divergence = pd.concat([pd.read_parquet(path) for path in arguments.divergence], ignore_index=True)
+    for path, table in ((arguments.output, scored), (arguments.output_divergence, divergence)):
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary, index=False)
+    inputs = [*arguments.predictions, *arguments.divergence, arguments.prompts]
+    write_provenance(arguments.output, arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,18 @@ from the codec alone; references, floors and bounds may use the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from latentwire.arms.bounds import snap, snap_d
+from latentwire.arms.controls import noise_by_row, noise_over_all
 from latentwire.arms_table import arm_row
-from latentwire.codecs import Codec, LinearCodec
 from latentwire.compression.counts import mean_embedding
+
+# Types alone: an evaluation is a user of the families that its arms are of, and of no others.
+if TYPE_CHECKING:
+    from latentwire.codecs.base import Codec
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,12 @@ def rebuilt_rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tens
     if arm == "mean":
         return mean_embedding(inputs.table_VD, inputs.counts_V).float().expand(len(ids_U), -1)
     if arm in ("snap", "snap_d"):
-        assert isinstance(inputs.codec, LinearCodec)
+        assert inputs.codec is not None
         return (snap if arm == "snap" else snap_d)(inputs.table_VD, inputs.codec, ids_U)
+    if arm_row(arm).kind == "control" and inputs.codec is not None:
+        if arm.startswith("noise_rows_"):
+            return noise_by_row(inputs.table_VD, inputs.codec, ids_U)
+        return noise_over_all(inputs.table_VD, inputs.counts_V, inputs.codec, ids_U)
     if arm_row(arm).kind != "codec" or inputs.codec is None:
         raise KeyError(f"no rows of the arm {arm!r}")
     return inputs.codec.decode(ids_U)

@@ -6,17 +6,22 @@ table. ``snap_d`` searches for the row nearest to the linear inverse.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.nearest import nearest_rows
 
-
-def snap(table_VD: torch.Tensor, codec: LinearCodec, ids_U: torch.Tensor) -> torch.Tensor:
-    """The row whose code is nearest."""
-    return table_VD[nearest_rows(codec.codes_VK[ids_U], codec.codes_VK)]
+if TYPE_CHECKING:
+    from latentwire.codecs.base import Codec
 
 
-def snap_d(table_VD: torch.Tensor, codec: LinearCodec, ids_U: torch.Tensor) -> torch.Tensor:
+def snap(table_VD: torch.Tensor, codec: Codec, ids_U: torch.Tensor) -> torch.Tensor:
+    """The row whose code is nearest; the codec is a linear one."""
+    codes_VK = codec.codes["codes_VK"]
+    return table_VD[nearest_rows(codes_VK[ids_U], codes_VK)]
+
+
+def snap_d(table_VD: torch.Tensor, codec: Codec, ids_U: torch.Tensor) -> torch.Tensor:
     """The row nearest to the codec's linear inverse."""
     return table_VD[nearest_rows(codec.decode(ids_U), table_VD)]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
-from latentwire.codecs import NotApplicable, load_codec
+from latentwire.codecs.base import NotApplicable
+from latentwire.codecs.families import load_codec
 from latentwire.codecs.files import codec_files
 from latentwire.codecs.own import own_families
 from latentwire.compression.counts import load_counts

@@ -1,46 +1,8 @@
-"""Codecs: ways to store the embedding table in fewer bytes and to rebuild its rows, one small module per family."""
+"""Codecs: ways to store the embedding table in fewer bytes and to rebuild its rows, one small module per family.
 
-from __future__ import annotations
+The families are in :mod:`latentwire.codecs.families`, so that one of them is no user of the others.
+"""
 
-from collections.abc import Iterable
-from pathlib import Path
-
-from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec, NotApplicable
-from latentwire.codecs.files import read_config
-from latentwire.codecs.integers import IntegerCodec
-from latentwire.codecs.linear import LinearCodec
-from latentwire.codecs.product import ProductCodec
-from latentwire.codecs.scalar import ScalarCodec
 
-__all__ = [
-    "FAMILIES",
-    "AdapterCodec",
-    "Codec",
-    "IntegerCodec",
-    "LinearCodec",
-    "NotApplicable",
-    "ProductCodec",
-    "ScalarCodec",
-    "load_codec",
-]
-
-FAMILIES: tuple[type[Codec], ...] = (LinearCodec, AdapterCodec, ScalarCodec, IntegerCodec, ProductCodec)
-
-
-def load_codec(folder: str | Path, own: Iterable[type[Codec]] = ()) -> Codec:
-    """A saved codec of any family.
-
-    Args:
-        folder: where :meth:`Codec.save_pretrained` wrote it.
-        own: families besides this package's.
-
-    Raises:
-        NotApplicable: there is none at this code dimension.
-        ValueError: its family is unknown.
-    """
-    families = {family.family: family for family in (*FAMILIES, *own)}
-    name = read_config(folder)["family"]
-    if name not in families and name is not None:
-        raise ValueError(f"{folder}: no codec family {name!r}; there are {', '.join(sorted(families))}")
-    return families.get(name, LinearCodec).from_pretrained(folder)
+__all__ = ["Codec", "NotApplicable"]

@@ -1,4 +1,4 @@
-"""Fits the untrained codecs by name."""
+"""Fits the untrained codecs by name. No fingerprint follows this: the rule names the family's module."""
 
 from __future__ import annotations
 
@@ -7,25 +7,13 @@ from pathlib import Path
 import torch
 
 from latentwire.codecs.base import Codec
-from latentwire.codecs.integers import IntegerCodec
+from latentwire.codecs.integers import FORMATS, IntegerCodec
 from latentwire.codecs.linear import LinearCodec
 from latentwire.codecs.own import own_module
-from latentwire.codecs.product import ProductCodec
+from latentwire.codecs.product import GROUPS, ProductCodec
 from latentwire.codecs.scalar import ScalarCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
-
-GROUP = 64
-# Bits, and whether symmetric.
-INTEGERS = {
-    "int8": (8, True),
-    "int4": (4, True),
-    "int4_asymmetric": (4, False),
-    "int2": (2, True),
-    "int2_asymmetric": (2, False),
-}
-# Dimensions per codeword.
-PRODUCTS = {"pq4": 4, "pq6": 6, "pq8": 8}
 
 
 def fit_codec(
@@ -40,7 +28,7 @@ def fit_codec(
     """A codec, at one code dimension if it depends on it.
 
     Args:
-        name: ``pca``, ``random``, ``quant``, or of :data:`INTEGERS` or :data:`PRODUCTS`; with ``file``, any.
+        name: ``pca``, ``random``, ``quant``, or of ``integers.FORMATS`` or ``product.GROUPS``; with ``file``, any.
         table_VD: the embedding table.
         counts_V: token counts of the PCA split.
         compress_dim: K, the budget: so many numbers per token in the table's dtype; None if the codec has none.
@@ -58,11 +46,10 @@ def fit_codec(
         if not isinstance(codec, Codec) or codec.shape != tuple(table_VD.shape):
             raise InputError(f"{file}: fit() must return a Codec of the table's shape {list(table_VD.shape)}")
         return codec
-    if name in INTEGERS:
-        bits, symmetric = INTEGERS[name]
-        return IntegerCodec.fit(table_VD, bits, GROUP, symmetric=symmetric)
-    if name in PRODUCTS:
-        return ProductCodec.fit(table_VD, counts_V + 1, PRODUCTS[name])
+    if name in FORMATS:
+        return IntegerCodec.fit_named(name, table_VD)
+    if name in GROUPS:
+        return ProductCodec.fit_named(name, table_VD, counts_V)
     if compress_dim is None:
         raise InputError(f"the codec {name!r} needs a code dimension (--compress_dim)")
     if name == "quant":

@@ -16,6 +16,15 @@ from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.packing import pack, unpack
 
 BLOCK_ROWS = 8192
+GROUP = 64
+# Bits, and whether symmetric, by the codec's name.
+FORMATS = {
+    "int8": (8, True),
+    "int4": (4, True),
+    "int4_asymmetric": (4, False),
+    "int2": (2, True),
+    "int2_asymmetric": (2, False),
+}
 
 
 class IntegerCodec(Codec):
@@ -43,6 +52,12 @@ class IntegerCodec(Codec):
         parts = [make(block.unflatten(1, (-1, group)), bits) for block in table_VD.split(BLOCK_ROWS)]
         codes = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return cls(codes, {"bits": torch.tensor(bits, dtype=torch.uint8)}, (len(table_VD), width))
+
+    @classmethod
+    def fit_named(cls, name: str, table_VD: torch.Tensor) -> IntegerCodec:
+        """The codec of :data:`FORMATS`, in groups of :data:`GROUP`."""
+        bits, symmetric = FORMATS[name]
+        return cls.fit(table_VD, bits, GROUP, symmetric=symmetric)
 
     def decode_rows(self, ids_U: torch.Tensor) -> torch.Tensor:
         """Integers times scale, plus the minimum if there is one."""

@@ -17,6 +17,8 @@ from latentwire.codecs.base import Codec, NotApplicable
 
 CODEWORDS = 256
 ITERATIONS = 25
+# Dimensions per codeword, by the codec's name.
+GROUPS = {"pq4": 4, "pq6": 6, "pq8": 8}
 
 
 class ProductCodec(Codec):
@@ -53,6 +55,11 @@ class ProductCodec(Codec):
             codebooks.append(codewords_CN)
         codes_VS = torch.from_numpy(np.stack(codes, axis=1).astype(np.uint8))
         return cls({"codes_VS": codes_VS}, {"codebooks_SCN": torch.stack(codebooks)}, (rows, width))
+
+    @classmethod
+    def fit_named(cls, name: str, table_VD: torch.Tensor, counts_V: torch.Tensor) -> ProductCodec:
+        """The codec of :data:`GROUPS`, with token counts + 1 as weights: tokens that don't occur count a little."""
+        return cls.fit(table_VD, counts_V + 1, GROUPS[name])
 
     def decode_rows(self, ids_U: torch.Tensor) -> torch.Tensor:
         """Each group's codeword."""

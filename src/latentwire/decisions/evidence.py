@@ -39,6 +39,8 @@ class DimensionResults:
         summaries: training summaries by arm, one a seed.
         histories: diagnostics by arm, one per seed.
         seeds: training seeds at this code dimension.
+        divergence: how far each arm moves the model's predictions on ``final``, sums per question averaged over seeds,
+            by arm and subset.
         rates: of the arms that are codecs, what they store of the table: bits per table parameter and megabytes.
     """
 
@@ -50,6 +52,7 @@ class DimensionResults:
     summaries: dict[str, list[dict[str, Any]]]
     histories: dict[str, list[list[dict[str, Any]]]]
     seeds: list[int]
+    divergence: dict[tuple[str, str], pd.DataFrame]
     rates: dict[str, dict[str, float]]
 
 
@@ -80,12 +83,23 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
         seeds=seeds,
+        divergence=_divergence(pd.read_parquet(paths.divergence("final")), k),
         rates={
             arm: _rate(Path(str(paths.codec(Variant.of(arm, k, seeds[0])))))
             for arm in arms
             if arm_row(arm).kind == "codec"
         },
     )
+
+
+def _divergence(table: pd.DataFrame, k: int) -> dict[tuple[str, str], pd.DataFrame]:
+    at_k = table[table["k"].isna() | (table["k"] == k)]
+    numbers = ["positions", "kl", "same_top", "log_likelihood", "log_likelihood_text"]
+    means = at_k.groupby(["arm", "subset", "id", "article"], sort=False)[numbers].mean().reset_index()
+    return {
+        (str(arm), str(subset)): own.reset_index(drop=True)
+        for (arm, subset), own in means.groupby(["arm", "subset"], sort=False)
+    }
 
 
 def _rate(folder: Path) -> dict[str, float]:

@@ -115,6 +115,32 @@ def arm_summary(arm: str, arms: dict[str, ArmScores], settings: VerdictSettings)
     return summary
 
 
+def divergence_summary(
+    arm: str, divergence: dict[tuple[str, str], pd.DataFrame], settings: VerdictSettings
+) -> dict[str, Any] | None:
+    """How far an arm moves the model's predictions, by subset of positions; None if it was not measured.
+
+    ``kl`` (nats) and ``same_top`` per position with intervals over articles, and of the reference answers
+    ``log_likelihood_change`` (nats per token, below 0 if they became less likely).
+    """
+    found: dict[str, Any] = {}
+    for (name, subset), sums in divergence.items():
+        if name != arm or not sums["positions"].sum():
+            continue
+        change = sums.assign(log_likelihood_change=sums["log_likelihood"] - sums["log_likelihood_text"])
+        columns = ("kl", "same_top", "log_likelihood_change") if subset == "answer" else ("kl", "same_top")
+        found[subset] = {
+            column: ratio_interval(
+                change[column].to_numpy(),
+                change["positions"].to_numpy(),
+                change["article"].to_numpy(),
+                **settings.bootstrap,
+            ).to_json()
+            for column in columns
+        } | {"positions": int(sums["positions"].sum())}
+    return found or None
+
+
 def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
     """Paired F1 differences between the arms that isolate one variable each."""
     pairs = [
@@ -356,7 +382,9 @@ def dimension_verdict(
             for arm, summaries in results.summaries.items()
         },
         "arms": {
-            arm: arm_summary(arm, results.arms, settings) | {"rate": results.rates.get(arm)} for arm in results.arms
+            arm: arm_summary(arm, results.arms, settings)
+            | {"rate": results.rates.get(arm), "divergence": divergence_summary(arm, results.divergence, settings)}
+            for arm in results.arms
         },
         "comparisons": comparisons(results.arms, settings),
         "reconstruction": _reconstruction_table(results),

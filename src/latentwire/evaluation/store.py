@@ -52,11 +52,20 @@ def decoding_identity(
     model: str, revision: str | None, dtype: str, device: torch.device, max_new_tokens: int
 ) -> list[Any]:
     """What determines the answers to given prompts and rows: the model, where it computes, the decoding, the code."""
+    code = fingerprint("latentwire.evaluation.generate", "latentwire.lm.load_model", "latentwire.lm.load_tokenizer")
+    return [*_computing(model, revision, dtype, device), max_new_tokens, code]
+
+
+def measuring_identity(model: str, revision: str | None, dtype: str, device: torch.device) -> list[Any]:
+    """What determines the measures of a teacher-forced pass."""
+    code = fingerprint("latentwire.evaluation.divergence", "latentwire.lm.load_model", "latentwire.lm.load_tokenizer")
+    return [*_computing(model, revision, dtype, device), "divergence", code]
+
+
+def _computing(model: str, revision: str | None, dtype: str, device: torch.device) -> list[Any]:
     return [
         model_identity(model, revision, dtype, device),
         torch.get_num_threads() if device.type == "cpu" else torch.cuda.get_device_name(device),
-        max_new_tokens,
-        fingerprint("latentwire.evaluation.generate", "latentwire.lm.load_model", "latentwire.lm.load_tokenizer"),
         library_versions(),
     ]
 
@@ -88,9 +97,9 @@ class AnswerStore:
         self.keep(name, answers)
         return answers
 
-    def name(self, prompts: Sequence[np.ndarray], rows: RowHashes | None) -> str:
-        """The name of a batch's answers; without rows the model reads token ids."""
-        digest = hashlib.sha256(self._determining.encode())
+    def name(self, prompts: Sequence[np.ndarray], rows: RowHashes | None, more: bytes = b"") -> str:
+        """The name of a batch's answers; without rows the model reads token ids; ``more`` determines them too."""
+        digest = hashlib.sha256(self._determining.encode() + more)
         for ids_L in prompts:
             digest.update(len(ids_L).to_bytes(8, "little"))
             digest.update(np.asarray(ids_L, dtype=np.int64).tobytes())
@@ -99,22 +108,31 @@ class AnswerStore:
 
     def get(self, name: str, count: int) -> list[Answer] | None:
         """The ``count`` answers of a batch, or None; a spoilt file is passed over aloud."""
+        stored = self.read(name, count)
+        return None if stored is None else [Answer(*answer) for answer in stored]
+
+    def keep(self, name: str, answers: Sequence[Answer]) -> None:
+        """Write the answers of a batch, atomically."""
+        self.write(name, [list(astuple(answer)) for answer in answers])
+
+    def read(self, name: str, count: int) -> list[Any] | None:
+        """What was written of a batch of ``count`` prompts, one JSON value per prompt, or None."""
         path = self._path(name)
         if self._anew or not path.exists():
             return None
         try:
             stored = read_json(path)
-            if stored["sha256"] != hash_of(stored["answers"]) or len(stored["answers"]) != count:
+            kept: list[Any] = stored["kept"]
+            if stored["sha256"] != hash_of(kept) or len(kept) != count:
                 raise ValueError("its content is not what was written")
-            return [Answer(*answer) for answer in stored["answers"]]
+            return kept
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("answers in %s can't be read (%s); they are generated again", path, error)
             return None
 
-    def keep(self, name: str, answers: Sequence[Answer]) -> None:
-        """Write the answers of a batch, atomically."""
-        rows = [list(astuple(answer)) for answer in answers]
-        text = json.dumps({"answers": rows, "sha256": hash_of(rows)}, ensure_ascii=False)
+    def write(self, name: str, values: list[Any]) -> None:
+        """Keep one JSON value per prompt of a batch, atomically."""
+        text = json.dumps({"kept": values, "sha256": hash_of(values)}, ensure_ascii=False)
         write_text(self._path(name), text)
 
     def _path(self, name: str) -> Path:

@@ -68,6 +68,39 @@ def rate(arm: dict[str, Any]) -> str:
     return "–" if found is None else f"{found['bits_per_parameter']:.2f} ({found['megabytes']:.3g} MB)"
 
 
+def divergence_table(entry: dict[str, Any]) -> list[str]:
+    """How far every arm moves the model's predictions, as Markdown lines; none if nothing was measured."""
+    measured = {arm: entry["arms"][arm]["divergence"] for arm in ordered_arms(entry["arms"])}
+    measured = {arm: found for arm, found in measured.items() if found}
+    if not measured:
+        return []
+    first = next(iter(measured.values()))["prompt"]["kl"]
+    lines = [
+        f"The model's predictions on {first['questions']} questions with their reference answers, against those from "
+        "the uncompressed prompt:",
+        "",
+        "| arm | bits per table parameter | KL, prompt (nats) | same top token, prompt % | KL, answer (nats) "
+        "| answer's log-likelihood (nats per token) | KL where training saw the token that is read "
+        "0 / 1–9 / 10–99 / 100–999 / ≥ 1,000 times |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, found in measured.items():
+        prompt, answer = found["prompt"], found["answer"]
+        buckets = (found.get(name) for name in ("unseen", "1-9", "10-99", "100-999", "1000+"))
+        counts = " / ".join("–" if own is None else f"{own['kl']['estimate']:.3g}" for own in buckets)
+        lines.append(
+            f"| `{arm}` | {rate(entry['arms'][arm])} | {_nats(prompt['kl'])} | {percent(prompt['same_top'])} | "
+            f"{_nats(answer['kl'])} | {_nats(answer['log_likelihood_change'], '+')} | {counts} |"
+        )
+    return lines
+
+
+def _nats(interval: dict[str, Any], sign: str = "") -> str:
+    """A value in nats with its interval."""
+    value = f"{interval['estimate']:{sign}.3g}"
+    return value if interval["lower"] is None else f"{value} [{interval['lower']:.3g}, {interval['upper']:.3g}]"
+
+
 def f1_table(entries: list[dict[str, Any]]) -> list[str]:
     """F1 of every arm at every code dimension, as Markdown lines."""
     arms = ordered_arms(arm for entry in entries for arm in entry["arms"])
@@ -193,6 +226,7 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         "|---|---|",
         *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
     ]
+    lines += ["", *divergence_table(entry)]
     lines += ["", *reconstruction_table(entry)]
     if entry["phase2"]:
         lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]

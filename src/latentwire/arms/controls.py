@@ -1,0 +1,51 @@
+"""Controls: original rows with a random error of a codec's size, to tell apart what makes a codec's error harmful.
+
+``rows``: row by row as large as the codec's own error, in a random direction. ``equal``: the same count-weighted mean
+square spread over all rows and dimensions alike, so that the FVU by occurrence is the codec's. What the first costs
+over the second is due to which tokens carry the error, what the codec costs over the first is due to its direction.
+
+Shape suffixes: V table rows, D embedding dimensions, U token ids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from latentwire.codecs.base import Codec
+
+SEED = 0
+BLOCK_ROWS = 8192
+
+
+def error_norms(table_VD: torch.Tensor, codec: Codec) -> torch.Tensor:
+    """The Euclidean norm of the codec's error in each row, float64 ``[V]``."""
+    blocks = torch.arange(len(table_VD)).split(BLOCK_ROWS)
+    return torch.cat([(codec.decode(ids) - table_VD[ids].float()).double().norm(dim=1) for ids in blocks])
+
+
+def gaussian_rows(ids_U: torch.Tensor, width: int) -> torch.Tensor:
+    """Standard Gaussian rows ``[U, D]``, the same for a token id whatever the company that it is asked for in."""
+    rows = []
+    for token in ids_U.tolist():
+        generator = torch.Generator().manual_seed(SEED * 2**40 + token)
+        rows.append(torch.randn(width, generator=generator))
+    return torch.stack(rows)
+
+
+def noise_by_row(table_VD: torch.Tensor, codec: Codec, ids_U: torch.Tensor) -> torch.Tensor:
+    """Rows with an error as large as the codec's in the same row."""
+    noise_UD = gaussian_rows(ids_U, table_VD.shape[1])
+    original_UD = table_VD[ids_U].float()
+    size_U = (codec.decode(ids_U) - original_UD).norm(dim=1)
+    return original_UD + noise_UD * (size_U / noise_UD.norm(dim=1))[:, None]
+
+
+def noise_over_all(table_VD: torch.Tensor, counts_V: torch.Tensor, codec: Codec, ids_U: torch.Tensor) -> torch.Tensor:
+    """Rows with an error whose mean square is the codec's, weighted by token counts, and equal for all rows."""
+    weights_V = counts_V.double() / counts_V.sum()
+    mean_square = (weights_V * error_norms(table_VD, codec).square()).sum() / table_VD.shape[1]
+    noise_UD = gaussian_rows(ids_U, table_VD.shape[1])
+    return table_VD[ids_U].float() + noise_UD * float(mean_square.sqrt())

@@ -1,0 +1,380 @@
+"""Codecs: what is stored is what is counted, and rows come from it alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from latentwire.adapter import Adapter
+from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.base import Codec, NotApplicable
+from latentwire.codecs.families import FAMILIES, load_codec
+from latentwire.codecs.files import CODES_FILE, codec_files, decline
+from latentwire.codecs.fitting import fit_codec
+from latentwire.codecs.integers import FORMATS, IntegerCodec
+from latentwire.codecs.linear import LinearCodec
+from latentwire.codecs.own import own_families
+from latentwire.codecs.packing import pack, unpack
+from latentwire.codecs.product import CODEWORDS, ITERATIONS, ProductCodec
+from latentwire.codecs.scalar import ScalarCodec, gaussian_levels, quantisation_bits
+from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.errors import InputError
+from latentwire.files import tensor_bytes
+
+V, D = 300, 16
+
+
+def table(seed: int, dtype: torch.dtype = torch.float32, rows: int = V) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(rows, D, generator=generator) * 0.85 ** torch.arange(D) + 0.3).to(dtype)
+
+
+def counts(seed: int, rows: int = V) -> torch.Tensor:
+    return torch.randint(0, 6, (rows,), generator=torch.Generator().manual_seed(seed))
+
+
+def linear(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> LinearCodec:
+    return LinearCodec.of(EmbeddingCompressor(D, k).fit(table_VD, counts_V), table_VD)
+
+
+def adapted(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> AdapterCodec:
+    compressor = EmbeddingCompressor(D, k).fit(table_VD, counts_V)
+    adapter = Adapter.from_compressor(compressor)
+    with torch.random.fork_rng():
+        torch.manual_seed(k)
+        torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1)
+    return AdapterCodec.of(LinearCodec.of(compressor, table_VD).codes, adapter, len(table_VD))
+
+
+Fit = Callable[[torch.Tensor, torch.Tensor, int], Codec]
+# One way to make each family, at a code dimension between 2 and D.
+FITS: dict[str, Fit] = {
+    "linear": linear,
+    "adapter": adapted,
+    "scalar": ScalarCodec.fit,
+    "integers": lambda table_VD, _, k: IntegerCodec.fit(table_VD, (2, 4, 8)[k % 3], 8, symmetric=k % 2 == 0),
+    "product": lambda table_VD, counts_V, k: ProductCodec.fit(table_VD, counts_V + 1, (2, 4, 8)[k % 3], seed=k),
+}
+
+
+def test_every_family_is_tested():
+    assert {family.family for family in FAMILIES} == FITS.keys()
+
+
+@pytest.mark.parametrize("family", sorted(FITS))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), dtype=st.sampled_from([torch.float32, torch.bfloat16]), k=st.integers(2, D))
+def test_what_is_saved_is_all_there_is(tmp_path_factory, family: str, seed: int, dtype: torch.dtype, k: int):
+    folder = tmp_path_factory.mktemp(family)
+    table_VD, counts_V = table(seed, dtype), counts(seed)
+    codec = FITS[family](table_VD, counts_V, k)
+    ids = torch.tensor([[0, 5, V - 1], [7, 7, 100]])
+    rows = codec.decode(ids)
+    assert rows.shape == (2, 3, D) and rows.dtype == torch.float32 and not rows.requires_grad
+    codec.save_pretrained(folder)
+    # The table is gone, for the codec that was fitted and for the one that is loaded.
+    table_VD.fill_(torch.nan)
+    assert torch.equal(codec.decode(ids), rows)
+    loaded = load_codec(folder)
+    assert type(loaded) is type(codec) and loaded.shape == (V, D)
+    assert torch.equal(loaded.decode(ids), rows)
+    assert torch.equal(loaded.decode(torch.arange(V)), codec.decode(torch.arange(V)))
+    config = json.loads((folder / "config.json").read_text())
+    stored = sum(tensor_bytes(folder / config[part]) for part in ("codes", "decoder"))
+    assert stored == codec.stored_bytes == loaded.stored_bytes
+    assert codec.bits_per_parameter == 8 * stored / (V * D)
+    # Beside the tensors, a file has only its header.
+    assert stored <= sum((folder / config[part]).stat().st_size for part in ("codes", "decoder")) <= stored + 4000
+
+
+def test_codecs_that_share_their_codes_count_them_whole(tmp_path: Path):
+    table_VD, counts_V = table(0), counts(0)
+    base, trained = linear(table_VD, counts_V, 4), adapted(table_VD, counts_V, 4)
+    base.save_pretrained(tmp_path / "pca")
+    trained.save_pretrained(tmp_path / "seed0/phase1", codes=tmp_path / "pca" / CODES_FILE)
+    assert not (tmp_path / "seed0/phase1" / CODES_FILE).exists()
+    loaded = load_codec(tmp_path / "seed0/phase1")
+    assert loaded.stored_bytes == trained.stored_bytes > base.codes["codes_VK"].nbytes
+    assert torch.equal(loaded.decode(torch.arange(V)), trained.decode(torch.arange(V)))
+    files = codec_files(tmp_path / "seed0/phase1")
+    assert files[1] == tmp_path / "pca" / CODES_FILE and all(file.is_file() for file in files)
+
+
+def test_a_codec_that_is_declined_says_why(tmp_path: Path):
+    decline(tmp_path, "a code of 1 numbers is too small")
+    with pytest.raises(NotApplicable, match="a code of 1 numbers is too small"):
+        load_codec(tmp_path)
+    assert codec_files(tmp_path) == [tmp_path / "config.json"]
+
+
+def test_another_family_is_refused(tmp_path: Path):
+    linear(table(0), counts(0), 4).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds a codec of the family 'linear', not 'scalar'"):
+        ScalarCodec.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace("linear", "cubic"))
+    with pytest.raises(ValueError, match="no codec family 'cubic'"):
+        load_codec(tmp_path)
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(1, 40), st.integers(0, 2**32))
+def test_packed_numbers_come_back(bits: int, width: int, seed: int):
+    numbers = torch.from_numpy(np.random.default_rng(seed).integers(0, 2**bits, (5, width)))
+    packed = pack(numbers, bits)
+    assert packed.dtype == torch.uint8 and packed.shape == (5, -(-width * bits // 8))
+    assert torch.equal(unpack(packed, bits, width), numbers)
+
+
+# Linear codecs and adapters
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_linear_codec_is_the_compressors_inverse_of_its_codes(dtype: torch.dtype):
+    table_VD, counts_V = table(1, dtype), counts(1)
+    compressor = EmbeddingCompressor(D, 5).fit(table_VD, counts_V)
+    codec = LinearCodec.of(compressor, table_VD)
+    assert codec.codes_VK.dtype == dtype
+    ids = torch.arange(0, V, 3)
+    assert torch.equal(codec.decode(ids), compressor.decompress(compressor.codes(table_VD)[ids]))
+
+
+def test_an_adapters_codec_is_its_output_on_the_codes():
+    codec = adapted(table(2), counts(2), 4)
+    ids = torch.arange(0, V, 7)
+    assert torch.equal(codec.decode(ids), codec.adapter(codec.codes["codes_VK"][ids]).detach())
+
+
+def test_the_headlines_rate():
+    """512 numbers per row and the adapter, all in bf16."""
+    with torch.device("meta"):
+        adapter = Adapter(512, 4096).bfloat16()
+        codes = {"codes_VK": torch.empty(128_256, 512, dtype=torch.bfloat16)}
+        codec = AdapterCodec(codes, dict(adapter.named_parameters()), (128_256, 4096))
+    assert codec.bits_per_parameter == pytest.approx(2.61, abs=0.005)
+    assert codec.stored_bytes == pytest.approx(171e6, rel=0.005)
+
+
+# Scalar quantisation
+
+
+@pytest.mark.parametrize(("bits", "error"), [(1, 0.3634), (2, 0.1175), (4, 0.009497)])
+def test_levels_are_max_and_lloyds_for_a_gaussian(bits: int, error: float):
+    """Max (1960), table I."""
+    levels = np.array(gaussian_levels(bits))
+    assert len(levels) == 2**bits
+    np.testing.assert_allclose(levels, -levels[::-1], atol=1e-9)
+    x, step = np.linspace(-9, 9, 400_001, retstep=True)
+    nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, x)]
+    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    assert float(((x - nearest) ** 2 * density).sum() * step) == pytest.approx(error, rel=5e-4)
+
+
+@pytest.mark.parametrize(("k", "bits", "error"), [(4, 4, 0.009497), (2, 2, 0.1175), (1, 1, 0.3634)])
+def test_a_gaussian_table_loses_what_max_says(k: int, bits: int, error: float):
+    table_VD = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 17) + 5
+    table_VD = table_VD.bfloat16()
+    found_VD = ScalarCodec.fit(table_VD, torch.ones(20_000, dtype=torch.int64), k).decode(torch.arange(20_000))
+    original_VD = table_VD.double()
+    share_D = (found_VD.double() - original_VD).square().mean(dim=0) / original_VD.var(dim=0)
+    assert float(share_D.mean()) == pytest.approx(error, rel=0.02)
+    assert all(len(found_VD[:, column].unique()) == 2**bits for column in range(16))
+
+
+@given(st.integers(1, 8192), st.integers(1, 8192), st.sampled_from([8, 16, 32]))
+def test_quantisation_takes_no_more_bits_than_the_code_and_the_most_that_fit(d: int, k: int, code_bits: int):
+    bits = quantisation_bits(d, k, code_bits)
+    if bits is None:
+        assert d > k * code_bits
+    else:
+        assert bits in (4, 2, 1)
+        assert bits * d <= k * code_bits
+        assert bits == 4 or 2 * bits * d > k * code_bits
+
+
+@pytest.mark.parametrize(("k", "bits"), [(512, 2), (1024, 4), (256, 1), (255, None), (4096, 4)])
+def test_bits_at_the_experiments_sizes(k: int, bits: int | None):
+    assert quantisation_bits(4096, k, 16) == bits
+
+
+def test_a_code_too_small_for_one_bit_per_number_is_refused():
+    table_VD = torch.randn(50, 24).bfloat16()
+    with pytest.raises(NotApplicable, match="one bit for each of 24 numbers is more than a code of 1 numbers takes"):
+        ScalarCodec.fit(table_VD, torch.ones(50, dtype=torch.int64), 1)
+
+
+# Integers in groups
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("group", [4, 16])
+def test_symmetric_integers_are_the_published_formula(bits: int, group: int):
+    table_VD = table(3, torch.bfloat16)
+    codec = IntegerCodec.fit(table_VD, bits, group)
+    expected_VD = torch.empty(V, D)
+    for row in range(V):
+        for start in range(0, D, group):
+            part = table_VD[row, start : start + group]
+            scale = (part.float().abs().max() / ((2**bits - 1) / 2)).bfloat16()
+            integers = (part / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            expected_VD[row, start : start + group] = integers.float() * scale.float()
+    assert torch.equal(codec.decode(torch.arange(V)), expected_VD)
+    assert codec.stored_bytes == V * D * bits // 8 + 2 * V * D // group + 1
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_asymmetric_integers_are_off_by_half_a_step_and_the_rounding_of_scale_and_minimum(bits: int):
+    table_VD = table(4) + 3
+    codec = IntegerCodec.fit(table_VD, bits, 8, symmetric=False)
+    groups_VGN = table_VD.unflatten(1, (-1, 8))
+    span_VG1 = groups_VGN.amax(dim=2, keepdim=True) - groups_VGN.amin(dim=2, keepdim=True)
+    error_VGN = (codec.decode(torch.arange(V)).unflatten(1, (-1, 8)) - groups_VGN).abs()
+    # bf16 has 8 bits: the minimum is off by 2^-8 of itself, the scale by 2^-8 over 2^bits - 1 steps.
+    allowed_VG1 = span_VG1 / (2**bits - 1) / 2 + (groups_VGN.abs().amax(dim=2, keepdim=True) + span_VG1) * 2**-8
+    assert (error_VGN <= allowed_VG1 * 1.02).all()
+    assert codec.stored_bytes == V * D * bits // 8 + 4 * V * D // 8 + 1
+
+
+def test_rows_of_zeros_stay_zeros():
+    for symmetric in (True, False):
+        codec = IntegerCodec.fit(torch.zeros(3, 8), 4, 8, symmetric=symmetric)
+        assert torch.equal(codec.decode(torch.arange(3)), torch.zeros(3, 8))
+
+
+def test_groups_have_to_divide_the_width():
+    for fit in (lambda: IntegerCodec.fit(table(0), 4, 6), lambda: ProductCodec.fit(table(0), counts(0) + 1, 6)):
+        with pytest.raises(NotApplicable, match="16 dimensions are no multiple of groups of 6"):
+            fit()
+
+
+# Product quantisation
+
+
+def test_every_code_is_the_nearest_codeword():
+    table_VD = table(5)
+    codec = ProductCodec.fit(table_VD, counts(5) + 1, 4)
+    codebooks_SCN = codec.decoder["codebooks_SCN"].double()
+    for subspace, codewords_CN in enumerate(codebooks_SCN):
+        part_VN = table_VD[:, 4 * subspace : 4 * subspace + 4].double()
+        distances_VC = torch.cdist(part_VN, codewords_CN)
+        chosen_V = distances_VC.gather(1, codec.codes["codes_VS"][:, subspace, None].long()).squeeze(1)
+        assert torch.allclose(chosen_V, distances_VC.min(dim=1).values, atol=1e-4)
+
+
+def test_codebooks_are_as_good_as_another_implementations():
+    """scikit-learn's k-means from the same start, in float64."""
+    table_VD, weights_V = table(6, rows=3000), counts(6, 3000) + 1
+    codec = ProductCodec.fit(table_VD, weights_V, 8, seed=3)
+    weights = weights_V.double().numpy()
+    generator = np.random.default_rng(3)
+    ours_VD = codec.decode(torch.arange(3000)).double().numpy()
+    for start in (0, 8):
+        part = table_VD[:, start : start + 8].numpy()
+        first = part[generator.choice(3000, CODEWORDS, replace=False, p=weights / weights.sum())]
+        other = KMeans(CODEWORDS, init=first, n_init=1, max_iter=ITERATIONS, algorithm="lloyd", tol=0)
+        theirs = other.fit(part.astype(np.float64), sample_weight=weights).inertia_
+        ours = float((weights[:, None] * (ours_VD[:, start : start + 8] - part) ** 2).sum())
+        assert ours == pytest.approx(theirs, rel=0.03)
+
+
+def test_product_quantisation_repeats_and_stores_frequent_rows_most_exactly():
+    table_VD = table(7, rows=3000)
+    weights_V = torch.ones(3000, dtype=torch.int64)
+    weights_V[:200] = 1000
+    ids = torch.arange(3000)
+    first, second = (ProductCodec.fit(table_VD, weights_V, 8).decode(ids) for _ in range(2))
+    assert torch.equal(first, second)
+    equal = ProductCodec.fit(table_VD, torch.ones(3000, dtype=torch.int64), 8).decode(ids)
+    errors = [(rows - table_VD).square().sum(dim=1) for rows in (first, equal)]
+    assert errors[0][:200].mean() < 0.5 * errors[1][:200].mean()
+    assert errors[0][200:].mean() > errors[1][200:].mean()
+
+
+def test_a_table_with_fewer_rows_than_codewords_is_refused():
+    with pytest.raises(NotApplicable, match="256 codewords for a table of 255 rows"):
+        ProductCodec.fit(table(0, rows=255), counts(0, 255) + 1, 4)
+
+
+# By name, and a user's own
+
+
+def test_codecs_are_fitted_by_name(tmp_path: Path):
+    table_VD, counts_V = torch.randn(300, 192), counts(8)
+    compressor = EmbeddingCompressor(192, 9).fit(table_VD, counts_V)
+    compressor.save(tmp_path / "pca.safetensors")
+    found = fit_codec("pca", table_VD, counts_V, 6, compressor=tmp_path / "pca.safetensors")
+    assert isinstance(found, LinearCodec) and found.codes_VK.shape == (300, 6)
+    assert isinstance(fit_codec("quant", table_VD, counts_V, 48), ScalarCodec)
+    rates = {name: fit_codec(name, table_VD, counts_V, None).bits_per_parameter for name in FORMATS}
+    assert rates["int4"] == pytest.approx(4.25, abs=0.001) and rates["int2_asymmetric"] == pytest.approx(
+        2.5, abs=0.001
+    )
+    product = fit_codec("pq6", table_VD, counts_V, None)
+    assert product.codes["codes_VS"].shape == (300, 32)
+    for name, message in (("quant", "needs a code dimension"), ("pca", "needs a code dimension")):
+        with pytest.raises(InputError, match=message):
+            fit_codec(name, table_VD, counts_V, None)
+    with pytest.raises(InputError, match="needs a fitted compressor"):
+        fit_codec("pca", table_VD, counts_V, 6)
+
+
+OWN = """
+import torch
+from latentwire.codecs import Codec, NotApplicable
+
+
+class Signs(Codec):
+    family = "signs"
+
+    def decode_rows(self, ids_U):
+        return torch.where(self.codes["positive"][ids_U], 1.0, -1.0) * self.decoder["size"]
+
+
+def fit(table_VD, counts_V, compress_dim):
+    if compress_dim < 2:
+        raise NotApplicable("signs need two dimensions")
+    size = table_VD.float().abs().mean(dim=0)
+    return Signs({"positive": table_VD > 0}, {"size": size}, tuple(table_VD.shape))
+"""
+
+
+def test_a_codec_of_ones_own_is_fitted_saved_and_loaded(tmp_path: Path):
+    (tmp_path / "signs.py").write_text(OWN)
+    table_VD = table(9)
+    codec = fit_codec("signs", table_VD, counts(9), 4, file=tmp_path / "signs.py")
+    codec.save_pretrained(tmp_path / "saved")
+    loaded = load_codec(tmp_path / "saved", own_families(tmp_path / "signs.py"))
+    assert torch.equal(loaded.decode(torch.arange(V)), codec.decode(torch.arange(V)))
+    assert torch.equal(loaded.decode(torch.arange(V)).sign(), torch.where(table_VD > 0, 1.0, -1.0))
+    with pytest.raises(NotApplicable, match="signs need two"):
+        fit_codec("signs", table_VD, counts(9), 1, file=tmp_path / "signs.py")
+    with pytest.raises(ValueError, match="no codec family 'signs'"):
+        load_codec(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise RuntimeError('no')", "can't be imported: RuntimeError"),
+        ("def fit(", "can't be imported: SyntaxError"),
+        (OWN.replace("def fit", "def make"), "must define fit"),
+        ("def fit(table_VD, counts_V, compress_dim):\n    return None\n", "a subclass of Codec"),
+        (OWN.replace("return Signs(", "return str("), None),
+        (OWN.replace("tuple(table_VD.shape)", "(1, 1)"), "of the table's shape"),
+    ],
+)
+def test_a_file_that_is_no_codec_is_named(tmp_path: Path, text: str, message: str | None):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError if message else Exception, match=message and rf"mine\.py.*{message}"):
+        fit_codec("mine", table(0), counts(0), 4, file=tmp_path / "mine.py")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"none\.py \(codecs\) can't be imported"):
+        fit_codec("none", table(0), counts(0), 4, file=tmp_path / "none.py")
