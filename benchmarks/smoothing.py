@@ -34,6 +34,7 @@ from latentwire.data.squad import read_squad_json
 from latentwire.embeddings import read_embeddings
 from latentwire.evaluation.reconstruction_metrics import question_sums, type_errors
 from latentwire.evaluation.statistics import ratio_interval
+from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase1
 from latentwire.training.phase1 import train_phase1
 
@@ -118,7 +119,7 @@ def train(
             settings,
             seed=0,
             device=torch.device("cpu"),
-            state=folder / "state",
+            checkpoints=Checkpoints(folder / "state"),
             diagnostics=folder / "diagnostics.jsonl",
         )
     return compressor, adapter

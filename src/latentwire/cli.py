@@ -6,9 +6,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +17,9 @@ from latentwire.arms_table import Variant
 from latentwire.errors import InputError
 from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
 from latentwire.settings import Section, Statistics
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +135,24 @@ def add_training_arguments(to: argparse.ArgumentParser) -> None:
 
 
 def stop_request(arguments: argparse.Namespace) -> StopRequest:
-    """What a long loop asks whether to stop; from now on it hears SIGTERM. Without Slurm nothing enforces a limit."""
+    """Whether to stop: from now on it hears SIGTERM. Without Slurm nothing enforces ``--runtime``."""
     return StopRequest(arguments.runtime if "SLURM_JOB_ID" in os.environ else None).listen()
+
+
+@contextmanager
+def resumable(arguments: argparse.Namespace, state: Path | None = None) -> Iterator[Work]:
+    """The program's long work, with the threads it was given: it can be stopped, and the same command continues it.
+
+    Args:
+        arguments: of the program, with ``--runtime``.
+        state: folder of what is unfinished; None for ``--state``.
+    """
+    stop = stop_request(arguments)
+    set_threads(arguments.threads)
+    from latentwire.resuming.work import resumable  # torch: seconds, in which a stop is heard already
+
+    with resumable(state or arguments.state, stop) as work:
+        yield work
 
 
 def add_bootstrap_arguments(to: argparse.ArgumentParser) -> None:

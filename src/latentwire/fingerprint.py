@@ -27,8 +27,8 @@ LEFT_OUT = {
     "codecs.families": "*",  # whoever reads codecs names the modules of their families
     "codecs.own": "*",  # rules name the content of a user's own files
     "decisions.final_reads.record_read": "evaluate.py",  # a note for the verdict: nothing of it comes back
-    "fingerprint": "*",  # it and state name the folder of unfinished work: under another name that starts anew
-    "resuming.state": "*",
+    "fingerprint": "*",  # it and Work name the folder of unfinished work: under another name that starts anew
+    "resuming.work": "*",
     "layout": "*",  # where files are: their paths are inputs, outputs and parameters of rules
     "hub.unavailable": "*",  # words of an error that ends the program
     "provenance.write_provenance": "*.py",  # beside a finished result; an entry where a later stage reads it

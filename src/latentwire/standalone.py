@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,10 @@ from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.scores import score_predictions, summarise_arm
+from latentwire.evaluation.store import AnswerStore, decoding_identity
 from latentwire.files import write_json
 from latentwire.lm import DTYPES, load_model, load_tokenizer
-from latentwire.resuming.stopping import StopRequest
+from latentwire.resuming.work import Work
 from latentwire.settings import Model
 from latentwire.table import load_table, save_table
 from latentwire.training.run_phase1 import TrainingFiles
@@ -49,7 +51,7 @@ def prepare_inputs(
     eval_samples: int,
     max_prompt_tokens: int,
     compress_dim: int,
-    stop: StopRequest,
+    work: Work,
 ) -> TrainingFiles:
     """Prepare prompts, the table and the compressor under ``output``.
 
@@ -62,11 +64,11 @@ def prepare_inputs(
         eval_samples: held-out prompts.
         max_prompt_tokens: longest prompt; longer ones are trimmed.
         compress_dim: K.
-        stop: asked between two of the steps.
+        work: asked between two of the steps whether to stop.
 
     Raises:
         InputError: something is not there, or does not fit together.
-        Stopped: ``stop`` said so.
+        Stopped: the work was told to stop.
     """
     folder = output / "inputs"
     files = TrainingFiles(
@@ -75,7 +77,6 @@ def prepare_inputs(
         table=folder / "embeddings.safetensors",
         compressor=folder / "pca.safetensors",
         codec=folder / "pca",
-        state=output / "state",
         output=output,
     )
     renderer = PromptRenderer(load_tokenizer(model.path, model.revision), model.prompt_style, model.system_prompt)
@@ -85,7 +86,7 @@ def prepare_inputs(
     rows = _source_rows(data, data_revision)
     seen: np.ndarray | None = None
     for name, path, count in (("train", files.train, samples), ("held_out", files.held_out, eval_samples)):
-        stop.check()
+        work.check()
         chosen = sample_rows(rows[name], count, seed=0, name=name)
         frame, notes = prepare_split(
             name, chosen, renderer, max_prompt_tokens=max_prompt_tokens, on_long_prompt="trim"
@@ -96,7 +97,7 @@ def prepare_inputs(
         mark_unseen_answers(frame, seen)
         folder.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(path, index=False)
-    stop.check()
+    work.check()
     counts = count_splits(iterate_prompt_ids(files.train), count_prompts(files.train), "auto", len(table_VD))
     save_table(files.table, table_VD)
     save_counts(folder / "token_counts.safetensors", **counts)
@@ -130,18 +131,17 @@ def report_f1(
     *,
     max_new_tokens: int,
     device: torch.device,
-    stop: StopRequest,
+    work: Work,
 ) -> None:
     """Evaluate the text, the untrained inverse and the adapter on the held-out questions, and print and write F1.
 
     Raises:
-        Stopped: ``stop`` said so, between two batches.
+        Stopped: the work was told to stop; what was answered is kept.
     """
-    decoder = Decoder(
-        load_model(model.path, model.revision, model.dtype, device),
-        load_tokenizer(model.path, model.revision),
-        max_new_tokens,
-    )
+    which = (model.path, model.revision, model.dtype, device)
+    tokenizer = load_tokenizer(model.path, model.revision)
+    decoder = cache(lambda: Decoder(load_model(*which), tokenizer, max_new_tokens))
+    store = AnswerStore(files.output / "answers", decoding_identity(*which, max_new_tokens), check=work.check)
     codecs = {"text": None, "pca": load_codec(files.codec), "phase1": load_codec(files.output)}
     prompts = read_prompts(files.held_out)
     counts = load_counts(files.table.with_name("token_counts.safetensors"))
@@ -152,11 +152,11 @@ def report_f1(
         for record in evaluate_arm(
             Variant(arm),
             ArmInputs(table_VD, counts["pca"], codec),
-            lambda: decoder,
+            decoder,
             prompts,
             arm_batches(arm, prompts, EVALUATION_BATCH),
             dtype=DTYPES[model.dtype],
-            stop=stop,
+            store=store,
         )
     ]
     scored = score_predictions(records, prompts, EVALUATION_BATCH)

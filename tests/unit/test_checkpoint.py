@@ -206,11 +206,3 @@ def test_no_pickle_is_in_it(tmp_path):
     content = next(tmp_path.iterdir()).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert json.loads(header["__metadata__"]["state"])["__dict__"][1] == ["step", 5]
-
-
-def test_after_success_the_folder_goes(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run")
-    saved(checkpoints, 5)
-    checkpoints.clear()
-    assert not (tmp_path / "run").exists()
-    checkpoints.clear()

@@ -1,6 +1,7 @@
 """The SQuAD files of an experiment: the same bytes from a folder and from the hub's rows; a reader's official scores."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from latentwire.errors import InputError
 from latentwire.evaluation.squad_metrics import batch_metrics
 from latentwire.evaluation.store import AnswerStore
 from latentwire.readers.scoring import answer_questions, read_questions, scores
-from latentwire.resuming.stopping import Stopped, StopRequest
+from latentwire.resuming.stopping import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +64,14 @@ def test_scores_are_the_official_ones_and_a_stopped_run_continues(tiny_model, re
     options = {"batch_size": 4, "max_new_tokens": 3, "store": AnswerStore(tmp_path / "answers", "the model")}
     model = tiny_model()
 
-    class StopAtSecond(StopRequest):
-        asked = 0
-
-        def check(self, keep=lambda: None):
-            self.asked += 1
-            if self.asked == 2:
-                raise Stopped("second batch")
-
+    stopping = Mock(side_effect=[None, Stopped("second batch")])
     with pytest.raises(Stopped):
-        answer_questions(model, renderer, rows, **options, stop=StopAtSecond())
+        answer_questions(
+            model,
+            renderer,
+            rows,
+            **options | {"store": AnswerStore(tmp_path / "answers", "the model", check=stopping)},
+        )
     assert len(list((tmp_path / "answers").rglob("*.json"))) == 1
     predictions = answer_questions(model, renderer, rows, **options)
     straight = answer_questions(

@@ -14,6 +14,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.evaluation.reconstruction_metrics import question_sums, type_errors
 from latentwire.evaluation.reconstruction_summary import summarise
+from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase1
 from latentwire.training import phase1
 from latentwire.training.phase1 import (
@@ -71,7 +72,7 @@ def train(
         seed=seed,
         recon_weight=recon_weight,
         device=CPU,
-        state=folder / "state",
+        checkpoints=Checkpoints(folder / "state"),
         diagnostics=folder / "diagnostics.jsonl",
     )
 

@@ -14,6 +14,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
 from latentwire.files import write_json
+from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
 from latentwire.training import phase2
 from latentwire.training.loop import batch_at
@@ -74,7 +75,7 @@ def train(model, table_VD, compressor, sequences, label_masks):
             compressor,
             settings,
             seed=0,
-            state=folder / "state",
+            checkpoints=Checkpoints(folder / "state"),
             diagnostics=folder / "diagnostics.jsonl",
             control=control,
         )

@@ -23,6 +23,7 @@ from latentwire.evaluation.scores import score_predictions
 from latentwire.lm import load_model, load_tokenizer
 from latentwire.readers import small as reader_module
 from latentwire.readers.small import Packer, ReaderSettings, batches, build_reader, losses, train_reader
+from latentwire.resuming.work import resumable
 
 TINY = ReaderSettings(
     steps=6, contexts=2, curriculum=(2, 4), layers=1, width=16, heads=2, mlp_width=16, warmup=2, checkpoint_every=2
@@ -71,8 +72,13 @@ def test_a_batch_depends_on_the_settings_and_its_step_alone():
         assert torch.equal(next(batches(TINY, packer, start)).ids_BL, straight[start].ids_BL)
 
 
+def trained(settings, output, state):
+    with resumable(state) as work:
+        return train_reader(settings, output, work, progress=False)
+
+
 def test_an_interrupted_training_gives_the_same_reader(tmp_path, monkeypatch):
-    train_reader(TINY, tmp_path / "straight", tmp_path / "state_a", progress=False)
+    trained(TINY, tmp_path / "straight", tmp_path / "state_a")
     calls = {"count": 0}
 
     def failing(*arguments):
@@ -83,8 +89,8 @@ def test_an_interrupted_training_gives_the_same_reader(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reader_module, "losses", failing)
     with pytest.raises(KeyboardInterrupt):
-        train_reader(TINY, tmp_path / "continued", tmp_path / "state_b", progress=False)
-    result = train_reader(TINY, tmp_path / "continued", tmp_path / "state_b", progress=False)
+        trained(TINY, tmp_path / "continued", tmp_path / "state_b")
+    result = trained(TINY, tmp_path / "continued", tmp_path / "state_b")
     assert calls["count"] == 5 + 2  # continued from step 4
     first, second = (tmp_path / name / "model.safetensors" for name in ("straight", "continued"))
     assert first.read_bytes() == second.read_bytes()
@@ -93,13 +99,8 @@ def test_an_interrupted_training_gives_the_same_reader(tmp_path, monkeypatch):
 
 
 def test_training_lowers_both_losses(tmp_path):
-    few = train_reader(replace(TINY, steps=2), tmp_path / "few", tmp_path / "state", progress=False)
-    many = train_reader(
-        replace(TINY, steps=60, lr=1e-2, curriculum=(1000, 1000)),
-        tmp_path / "many",
-        tmp_path / "state",
-        progress=False,
-    )
+    few = trained(replace(TINY, steps=2), tmp_path / "few", tmp_path / "state")
+    many = trained(replace(TINY, steps=60, lr=1e-2, curriculum=(1000, 1000)), tmp_path / "many", tmp_path / "state")
     assert many["prompt_loss"] < few["prompt_loss"] - 1
     assert many["answer_loss"] < few["answer_loss"] - 1
 

@@ -33,6 +33,7 @@ from latentwire.readers.tuning import (
     tune_reader,
     with_lora,
 )
+from latentwire.resuming.work import resumable
 from latentwire.settings import Tuning
 
 TINY = Tuning(
@@ -161,20 +162,21 @@ def test_exact_answers_are_those_that_greedy_decoding_gives(tiny_model, rows, re
 
 
 def tuned(model_directory, train_file, output, state, settings=TINY, **options):
-    return tune_reader(
-        str(model_directory),
-        None,
-        train_file,
-        settings,
-        prompt_style="chat",
-        system_prompt=None,
-        held_out_articles=1,
-        measure_sequences=2,
-        device=torch.device("cpu"),
-        state=state,
-        output=output,
-        **options,
-    )
+    with resumable(state) as work:
+        return tune_reader(
+            str(model_directory),
+            None,
+            train_file,
+            settings,
+            prompt_style="chat",
+            system_prompt=None,
+            held_out_articles=1,
+            measure_sequences=2,
+            device=torch.device("cpu"),
+            work=work,
+            output=output,
+            **options,
+        )
 
 
 def test_tuning_writes_an_adapter_of_peft_that_lowers_the_loss(model_directory, train_file, tmp_path):

@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Answer, Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.store import AnswerStore, RowHashes, decoding_identity
-from latentwire.resuming.stopping import Stopped, StopRequest
+from latentwire.resuming.stopping import Stopped
 
 BATCH = 8
 
@@ -75,7 +76,7 @@ def evaluate(setting, tmp_path: Path) -> Evaluate:
         determining: object = "model",
         dtype: torch.dtype = torch.float32,
         batches: list[list[int]] | None = None,
-        stop: StopRequest | None = None,
+        check: Callable[[], None] = lambda: None,
         anew: bool = False,
     ) -> tuple[list[dict], list[int]]:
         asked = Asked(decoder)
@@ -87,8 +88,7 @@ def evaluate(setting, tmp_path: Path) -> Evaluate:
             rows,
             arm_batches("text", rows, BATCH) if batches is None else batches,
             dtype=dtype,
-            store=AnswerStore(tmp_path / "answers", determining, anew=anew),
-            stop=stop,
+            store=AnswerStore(tmp_path / "answers", determining, check=check, anew=anew),
         )
         return records, asked.batches
 
@@ -171,16 +171,8 @@ def test_a_spoilt_file_is_noticed_and_made_again(evaluate: Evaluate, tmp_path: P
 
 
 def test_a_stop_loses_the_batch_that_is_being_generated_at_most(evaluate: Evaluate):
-    class StopAtThird(StopRequest):
-        asked = 0
-
-        def check(self, keep: Callable[[], None] = lambda: None) -> None:
-            self.asked += 1
-            if self.asked == 3:
-                raise Stopped("third batch")
-
     with pytest.raises(Stopped):
-        evaluate("text", stop=StopAtThird())
+        evaluate("text", check=Mock(side_effect=[None, None, Stopped("third batch")]))
     assert evaluate("text")[1] == [BATCH]
 
 

@@ -76,18 +76,19 @@ class Run:
         return {"recon_mse": float((self.adapter(self.codes) - self.targets).square().mean().detach())}
 
     def __call__(self, steps=STEPS, measure_every=4, stop=None):
+        stop = stop or StopRequest()
+        stop.take_over(self.folder / "state")
         return train_adapter(
             self.adapter,
             self.loss_at,
             steps=steps,
             steps_per_epoch=5,
             settings=self.settings,
-            checkpoints=Checkpoints(self.folder / "state"),
+            checkpoints=Checkpoints(self.folder / "state", stop),
             measure=self.measure,
             measure_every=measure_every,
             diagnostics=self.folder / "diagnostics.jsonl",
             description="a test",
-            stop=stop,
         )
 
     @property

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentwire import cli
 from latentwire.settings import Evaluate, Model
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,10 +38,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    stop = cli.stop_request(arguments)
-    cli.set_threads(arguments.threads)
+def evaluate(arguments: argparse.Namespace, work: Work) -> None:
+    """Answer and compare, and write both with their record."""
     from latentwire.arms.loading import arm_inputs
     from latentwire.arms_table import arm_row
     from latentwire.codecs.base import NotApplicable
@@ -56,7 +57,7 @@ def main() -> None:
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.questions import arm_batches
     from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
-    from latentwire.files import atomic_path, hash_of, write_jsonl
+    from latentwire.files import atomic_path, write_jsonl
     from latentwire.lm import DTYPES, load_model, load_tokenizer
     from latentwire.provenance import write_provenance
 
@@ -67,10 +68,11 @@ def main() -> None:
     which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
     model = cache(lambda: load_model(*which))
     decoder = cache(lambda: Decoder(model(), tokenizer, arguments.max_new_tokens))
-    answers = AnswerStore(arguments.answers, decoding_identity(*which, arguments.max_new_tokens), anew=arguments.anew)
-    measures = AnswerStore(arguments.answers, measuring_identity(*which), anew=arguments.anew)
-    owned = arguments.state / hash_of(str(arguments.output))[:16]
-    stop.take_over(owned)
+    answers = AnswerStore(
+        arguments.answers, decoding_identity(*which, arguments.max_new_tokens), check=work.check, anew=arguments.anew
+    )
+    measures = AnswerStore(arguments.answers, measuring_identity(*which), check=work.check, anew=arguments.anew)
+    work.own(str(arguments.output))
     records, rebuilt = [], {}
     inputs_used = [arguments.prompts, arguments.table, arguments.counts]
     for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
@@ -80,7 +82,7 @@ def main() -> None:
             continue
         batches = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
         own = batches[arguments.shard :: arguments.shards]
-        records += evaluate_arm(variant, inputs, decoder, prompts, own, dtype=dtype, store=answers, stop=stop)
+        records += evaluate_arm(variant, inputs, decoder, prompts, own, dtype=dtype, store=answers)
         if arm_row(variant.arm).rebuilds:
             rebuilt[variant] = inputs
     table = measure_divergence(
@@ -92,13 +94,17 @@ def main() -> None:
         load_counts(arguments.counts)["train"].numpy(),
         dtype=dtype,
         store=measures,
-        stop=stop,
     )
     with atomic_path(arguments.divergence) as temporary:
         table.to_parquet(temporary, index=False)
     write_jsonl(arguments.output, records)
     write_provenance(arguments.output, arguments, inputs_used, str(device))
-    shutil.rmtree(owned, ignore_errors=True)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with cli.resumable(arguments) as work:
+        evaluate(arguments, work)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,7 @@ def main() -> None:
         rows,
         batch_size=arguments.batch_size,
         max_new_tokens=arguments.max_new_tokens,
-        store=AnswerStore(arguments.answers, decoding),
-        stop=stop,
+        store=AnswerStore(arguments.answers, decoding, check=stop.check),
     )
     found = scores(rows, predictions, resamples=arguments.resamples, seed=arguments.bootstrap_seed)
     write_json(arguments.output / "predictions.json", predictions)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentwire import cli
 from latentwire.settings import AdapterSettings, Data, Evaluate, Model, Phase1
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 READER = Path(__file__).resolve().parents[2] / "resources" / "reader"
 
@@ -53,10 +57,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    stop = cli.stop_request(arguments)
-    cli.set_threads(arguments.threads)
+def train(arguments: argparse.Namespace, work: Work) -> None:
+    """Prepare, train, write the adapter and its record, and report F1."""
     from latentwire.device import choose_device
     from latentwire.errors import InputError
     from latentwire.provenance import write_provenance
@@ -76,9 +78,9 @@ def main() -> None:
         eval_samples=arguments.eval_samples,
         max_prompt_tokens=arguments.max_prompt_tokens,
         compress_dim=arguments.compress_dim,
-        stop=stop,
+        work=work,
     )
-    checkpoints = run_phase1(
+    run_phase1(
         files,
         arguments.compress_dim,
         cli.section(arguments, Phase1),
@@ -86,11 +88,16 @@ def main() -> None:
         seed=arguments.seed,
         recon_weight=arguments.recon_weight,
         hidden=arguments.hidden,
-        stop=stop,
+        work=work,
     )
     write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
-    report_f1(model, files, max_new_tokens=arguments.max_new_tokens, device=device, stop=stop)
-    checkpoints.clear()
+    report_f1(model, files, max_new_tokens=arguments.max_new_tokens, device=device, work=work)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with cli.resumable(arguments, arguments.output / "state") as work:
+        train(arguments, work)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from latentwire import cli
 from latentwire.settings import AdapterSettings, Phase1
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -16,27 +20,30 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    stop = cli.stop_request(arguments)
-    cli.set_threads(arguments.threads)
+def train(arguments: argparse.Namespace, work: Work) -> None:
+    """Train, and write the adapter and its record."""
     from latentwire.device import choose_device
     from latentwire.provenance import write_provenance
     from latentwire.training.run_phase1 import TrainingFiles, run_phase1
 
     device = choose_device(arguments.device)
     files = TrainingFiles.of(vars(arguments))
-    checkpoints = run_phase1(
+    run_phase1(
         files,
         arguments.compress_dim,
         cli.section(arguments, Phase1),
         device,
         seed=arguments.seed,
         hidden=arguments.hidden,
-        stop=stop,
+        work=work,
     )
     write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
-    checkpoints.clear()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with cli.resumable(arguments) as work:
+        train(arguments, work)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentwire import cli
 from latentwire.settings import Model, Phase2
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,10 +25,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    stop = cli.stop_request(arguments)
-    cli.set_threads(arguments.threads)
+def train(arguments: argparse.Namespace, work: Work) -> None:
+    """Train, and write the adapter and its record."""
     from latentwire.decisions.requirements import require_phase2
 
     require_phase2(arguments.decision)
@@ -40,7 +42,7 @@ def main() -> None:
         model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
         identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
     files = TrainingFiles.of(vars(arguments))
-    checkpoints = run_phase2(
+    run_phase2(
         files,
         arguments.adapter,
         model,
@@ -50,11 +52,16 @@ def main() -> None:
         device=device,
         model_identity=identity,
         control_adapter=arguments.control,
-        stop=stop,
+        work=work,
     )
     inputs = [*files.inputs, arguments.adapter, arguments.control]
     write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, str(device))
-    checkpoints.clear()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with cli.resumable(arguments) as work:
+        train(arguments, work)
 
 
 if __name__ == "__main__":

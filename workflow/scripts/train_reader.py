@@ -32,11 +32,13 @@ def main() -> None:
     import torch
 
     from latentwire.readers.small import ReaderSettings, train_reader
+    from latentwire.resuming.work import resumable
 
     torch.set_num_threads(arguments.threads)
     names = {field.name for field in fields(ReaderSettings)}
     chosen = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-    result = train_reader(ReaderSettings(**chosen), arguments.output, arguments.state, stop=stop)
+    with resumable(arguments.state, stop) as work:
+        result = train_reader(ReaderSettings(**chosen), arguments.output, work)
     print(json.dumps(result, indent=2))
 
 

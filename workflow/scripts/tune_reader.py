@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentwire import cli
 from latentwire.settings import Model, Tuning
+
+if TYPE_CHECKING:
+    from latentwire.resuming.work import Work
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,10 +37,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    stop = cli.stop_request(arguments)
-    cli.set_threads(arguments.threads)
+def tune(arguments: argparse.Namespace, work: Work) -> None:
+    """Tune, and write the adapter or the model."""
     from latentwire.device import choose_device
     from latentwire.readers.tuning import tune_reader
 
@@ -50,11 +52,16 @@ def main() -> None:
         held_out_articles=arguments.held_out_articles,
         measure_sequences=arguments.measure_sequences,
         device=choose_device(arguments.device),
-        state=arguments.state,
+        work=work,
         output=arguments.output,
         base_name=arguments.base_name,
-        stop=stop,
     )
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with cli.resumable(arguments) as work:
+        tune(arguments, work)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms_table import Variant
 from latentwire.evaluation.store import AnswerStore, RowHashes
-from latentwire.resuming.stopping import StopRequest
 
 BLOCK_POSITIONS = 256
 BATCH_PROMPTS = 8
@@ -197,7 +196,6 @@ def measure_divergence(
     *,
     dtype: torch.dtype,
     store: AnswerStore,
-    stop: StopRequest | None = None,
 ) -> pd.DataFrame:
     """The divergence of arms that rebuild the prompt's embeddings.
 
@@ -210,13 +208,12 @@ def measure_divergence(
         train_counts_V: occurrences of each token type in the training prompts.
         dtype: the model's.
         store: what was measured before.
-        stop: asked before every batch that is measured.
 
     Returns:
         :func:`divergence_table` of all arms.
 
     Raises:
-        Stopped: ``stop`` said so; what was measured is kept.
+        Stopped: the work was told to stop; the store keeps what was measured.
     """
     if not variants or not batches:
         return pd.DataFrame(columns=COLUMNS)
@@ -234,8 +231,7 @@ def measure_divergence(
         found = {variant: store.read(name, len(batch)) for variant, name in names.items()}
         missing = [variant for variant, records in found.items() if records is None]
         if missing:
-            if stop is not None:
-                stop.check()
+            store.check()
             labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
             hidden = [reader().hidden(batch, (ids_U, rows[variant])) for variant in missing]
             measured = reader().compare(reader().hidden(batch), hidden, labels_N)

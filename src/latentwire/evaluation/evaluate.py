@@ -14,7 +14,6 @@ from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms_table import Variant, arm_row
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
 from latentwire.evaluation.store import AnswerStore, RowHashes
-from latentwire.resuming.stopping import StopRequest
 
 
 def evaluate_arm(
@@ -26,7 +25,6 @@ def evaluate_arm(
     *,
     dtype: torch.dtype,
     store: AnswerStore | None = None,
-    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of one arm.
 
@@ -38,14 +36,13 @@ def evaluate_arm(
         batches: indices into it.
         dtype: the model's, in which it reads embeddings.
         store: answers from before, which are not generated again; new ones are added.
-        stop: asked before every batch that is generated.
 
     Returns:
         One record per question: ``arm``, ``k``, ``seed``, ``id``, ``article``, ``prediction``, ``tokens`` and
         ``finished``.
 
     Raises:
-        Stopped: ``stop`` said so.
+        Stopped: the work was told to stop; the store keeps what was answered.
     """
     sequences = [np.asarray(ids) for ids in prompts[arm_row(variant.arm).prompt]]
     # All types of the split, whatever the shard: matrix products round differently in other shapes.
@@ -64,8 +61,6 @@ def evaluate_arm(
         chosen = [sequences[index] for index in batch]
 
         def generate() -> list[Answer]:
-            if stop is not None:
-                stop.check()
             return decoder().answers(chosen, rows_on_device(), ids_U)
 
         return generate() if store is None else store.answers(chosen, hashes, generate)

@@ -76,23 +76,33 @@ class AnswerStore:
     Args:
         folder: of the experiment; made when it is first written to.
         determining: JSON value of what determines answers besides prompts and rows.
+        check: called before what is not there is computed; it may end the work
+            (:meth:`~latentwire.resuming.work.Work.check`).
         anew: whether to pass over what is there, and write it again.
     """
 
-    def __init__(self, folder: Path, determining: Any, *, anew: bool = False) -> None:
+    def __init__(
+        self, folder: Path, determining: Any, *, check: Callable[[], None] = lambda: None, anew: bool = False
+    ) -> None:
         self.folder, self._determining, self._anew = folder, hash_of(determining), anew
+        self.check = check
         self._continued = False
 
     def answers(
         self, prompts: Sequence[np.ndarray], rows: RowHashes | None, generate: Callable[[], list[Answer]]
     ) -> list[Answer]:
-        """The answers to a batch of prompts, which are generated and kept if they are not there."""
+        """The answers to a batch of prompts, which are generated and kept if they are not there.
+
+        Raises:
+            Stopped: the work was told to stop; what was answered is kept.
+        """
         name = self.name(prompts, rows)
         if (found := self.get(name, len(prompts))) is not None:
             if not self._continued:
                 log.info("continuing with the answers in %s", self.folder)
                 self._continued = True
             return found
+        self.check()
         answers = generate()
         self.keep(name, answers)
         return answers

@@ -17,7 +17,6 @@ from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
 from latentwire.evaluation.store import AnswerStore
 from latentwire.files import read_json
-from latentwire.resuming.stopping import StopRequest
 
 
 def read_questions(path: Path, articles: Path | None = None) -> list[Row]:
@@ -47,7 +46,6 @@ def answer_questions(
     batch_size: int,
     max_new_tokens: int,
     store: AnswerStore,
-    stop: StopRequest | None = None,
 ) -> dict[str, str]:
     """The model's greedy answer to each question, by its id, in the order of ``rows``.
 
@@ -58,22 +56,16 @@ def answer_questions(
         batch_size: prompts per batch.
         max_new_tokens: cap of an answer.
         store: answers from before, which are not generated again.
-        stop: asked before every batch.
 
     Raises:
-        Stopped: ``stop`` said so; what was answered is kept.
+        Stopped: the work was told to stop; the store keeps what was answered.
     """
     prompts = [np.array(prompt.input_ids) for prompt in renderer.prompts(rows)]
-    decoder, stop = Decoder(model, renderer.tokenizer, max_new_tokens), stop or StopRequest()
+    decoder = Decoder(model, renderer.tokenizer, max_new_tokens)
 
     def answer(_: int, batch: Sequence[int]) -> list[Answer]:
         chosen = [prompts[index] for index in batch]
-
-        def generate() -> list[Answer]:
-            stop.check()
-            return decoder.answers(chosen)
-
-        return store.answers(chosen, None, generate)
+        return store.answers(chosen, None, lambda: decoder.answers(chosen))
 
     answers = dict(answer_batches(batches_by_prefix(prompts, batch_size), answer, "text"))
     return {row["id"]: answers[index].text for index, row in enumerate(rows)}

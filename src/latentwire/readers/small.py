@@ -28,9 +28,8 @@ from latentwire.data.corpus import Article, generate_articles
 from latentwire.data.tokenizer import ASSISTANT, END, USER, build_tokenizer
 from latentwire.fingerprint import fingerprint
 from latentwire.readers.branches import IGNORED, branch_mask
-from latentwire.resuming.checkpoint import Checkpoints, random_state, set_random_state
-from latentwire.resuming.state import state_folder
-from latentwire.resuming.stopping import StopRequest
+from latentwire.resuming.checkpoint import random_state, set_random_state
+from latentwire.resuming.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -223,33 +222,28 @@ def _schedule(settings: ReaderSettings) -> Callable[[int], float]:
     return factor
 
 
-def train_reader(
-    settings: ReaderSettings, output: Path, state: Path, *, progress: bool = True, stop: StopRequest | None = None
-) -> dict[str, float]:
+def train_reader(settings: ReaderSettings, output: Path, work: Work, *, progress: bool = True) -> dict[str, float]:
     """Train a reader and write it as a Hugging Face model directory (bf16 safetensors, tokenizer, chat template).
 
     Args:
         settings: what determines the result.
         output: the model directory to write.
-        state: folder for the checkpoints of an interrupted run, which is continued at the next call.
+        work: that this training is a part of; it continues where it was interrupted.
         progress: whether to show a progress bar.
-        stop: asked before every step.
 
     Returns:
         The last steps' mean ``prompt_loss``, ``answer_loss`` (nats a token) and ``answer_accuracy``.
 
     Raises:
         FloatingPointError: the loss is not finite; the checkpoints are kept.
-        Stopped: ``stop`` said so; the state is kept as a checkpoint.
+        Stopped: the run was told to stop; the state is kept as a checkpoint.
     """
     tokenizer = build_tokenizer()
     model = build_reader(settings, tokenizer)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(settings))
     parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "scheduler": scheduler}
-    checkpoints = Checkpoints(state_folder(state, asdict(settings), [], fingerprint(__name__)))
-    stop = stop or StopRequest()
-    stop.take_over(checkpoints.folder)
+    checkpoints = work.checkpoints(asdict(settings), code=fingerprint(__name__))
     start, recent = 0, torch.zeros(3)
 
     def save(step: int) -> None:
@@ -265,12 +259,14 @@ def train_reader(
         log.info("continuing at step %d", start)
     bar = tqdm(total=settings.steps, initial=start, disable=not progress, mininterval=10, unit="step")
     for step, batch in zip(range(start, settings.steps), batches(settings, Packer(tokenizer), start), strict=False):
-        stop.check(partial(save, step))
+        checkpoints.check(partial(save, step))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             prompt_loss, answer_loss, accuracy = losses(model, batch)
         total = prompt_loss + answer_loss
         if not math.isfinite(total.item()):
-            raise FloatingPointError(f"loss is {total.item()} at step {step}; the last checkpoint is kept in {state}")
+            raise FloatingPointError(
+                f"loss is {total.item()} at step {step}; the last checkpoint is kept in {checkpoints.folder}"
+            )
         model.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -286,5 +282,4 @@ def train_reader(
     bar.close()
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
-    checkpoints.clear()
     return dict(zip(("prompt_loss", "answer_loss", "answer_accuracy"), recent.tolist(), strict=True))

@@ -27,9 +27,7 @@ from latentwire.fingerprint import fingerprint
 from latentwire.lm import load_model, load_tokenizer, model_identity
 from latentwire.provenance import library_versions
 from latentwire.readers.branches import IGNORED, Branched, branch_mask, branched, padded
-from latentwire.resuming.checkpoint import Checkpoints
-from latentwire.resuming.state import state_folder
-from latentwire.resuming.stopping import StopRequest
+from latentwire.resuming.work import Work
 from latentwire.settings import PromptStyle, Tuning
 from latentwire.training.loop import batch_at, train_adapter
 
@@ -183,10 +181,9 @@ def tune(
     settings: Tuning,
     *,
     identity: Any,
-    state: Path,
+    work: Work,
     diagnostics: Path,
-    stop: StopRequest | None = None,
-) -> tuple[list[dict[str, Any]], Checkpoints]:
+) -> list[dict[str, Any]]:
     """Train ``model`` in place, LoRA already in it.
 
     Args:
@@ -195,16 +192,15 @@ def tune(
         held_out: sequences of other articles, measured as training goes.
         settings: of the training.
         identity: JSON value that names the base and the questions; part of the state's name.
-        state: folder for the checkpoints of an interrupted run, which the same call continues.
+        work: that this training is a part of; it continues where it was interrupted.
         diagnostics: the training log to write.
-        stop: asked before every step.
 
     Returns:
-        The measurements, and the checkpoints, to be cleared when the result is written.
+        The measurements.
 
     Raises:
         FloatingPointError: the loss is not finite; the checkpoints are kept.
-        Stopped: ``stop`` said so; the state is kept.
+        Stopped: the run was told to stop; the state is kept.
     """
     per_epoch = -(-len(train) // settings.batch_size)
     steps = settings.epochs * per_epoch
@@ -221,21 +217,18 @@ def tune(
 
     torch.manual_seed(settings.seed)
     code = fingerprint(__name__, "latentwire.cli.set_threads")
-    checkpoints = Checkpoints(state_folder(state, [settings.model_dump(), identity], [], code, device.type))
-    history = train_adapter(
+    return train_adapter(
         _Trained(model),
         loss_at,
         steps=steps,
         steps_per_epoch=per_epoch,
         settings=settings,
-        checkpoints=checkpoints,
+        checkpoints=work.checkpoints([settings.model_dump(), identity], code=code, device=device.type),
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="tuning",
-        stop=stop,
     )
-    return history, checkpoints
 
 
 def _save_adapter(wrapped: Any, base_name: str, output: Path) -> None:
@@ -259,10 +252,9 @@ def tune_reader(
     held_out_articles: int,
     measure_sequences: int,
     device: torch.device,
-    state: Path,
+    work: Work,
     output: Path,
     base_name: str | None = None,
-    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Tune ``model`` on a SQuAD file and write the LoRA adapter in PEFT's format, or the whole model, to ``output``.
 
@@ -275,10 +267,9 @@ def tune_reader(
         held_out_articles: articles that are measured on and not trained on.
         measure_sequences: sequences of them, by a seeded draw.
         device: where to train.
-        state: folder for checkpoints.
+        work: that this training is a part of.
         base_name: what the adapter's configuration calls its base; None for ``model``.
         output: folder; ``diagnostics.jsonl`` and ``tuning.json`` (what it was made from) are written into it too.
-        stop: asked before every step.
 
     Returns:
         The measurements.
@@ -308,15 +299,14 @@ def tune_reader(
         model_identity(model, revision, dtype, device), sha256_of(train_file), prompt_style, system_prompt,
         held_out_articles, measure_sequences,
     ]  # fmt: skip
-    history, checkpoints = tune(
+    history = tune(
         loaded,
         train,
         measured,
         settings,
         identity=identity,
-        state=state,
+        work=work,
         diagnostics=output / "diagnostics.jsonl",
-        stop=stop,
     )
     for parameter in wrapped.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
@@ -337,5 +327,4 @@ def tune_reader(
         "last": history[-1],
     }
     write_json(output / "tuning.json", record)
-    checkpoints.clear()
     return history

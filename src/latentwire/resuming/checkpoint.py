@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from latentwire.files import atomic_path
+from latentwire.resuming.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +80,22 @@ class Checkpoints:
     Args:
         folder: where they live. It must be the run's own: name it after a hash of everything that determines
             the result, so that another configuration never resumes from this one's state.
+        stop: whether the run should stop; None for never.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, stop: StopRequest | None = None) -> None:
         self.folder = Path(folder)
+        self._stop = stop or StopRequest()
         self._saved_at = time.monotonic()
 
     @property
     def due(self) -> bool:
         """Whether the last checkpoint, or the start, is long enough ago for another one."""
         return time.monotonic() >= self._saved_at + INTERVAL_SECONDS
+
+    def check(self, keep: Callable[[], None]) -> None:
+        """Go on, or call ``keep`` and stop: see :meth:`~latentwire.resuming.stopping.StopRequest.check`."""
+        self._stop.check(keep)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write ``state`` as the checkpoint of ``step``, atomically, and drop all but the last two.
@@ -119,10 +126,6 @@ class Checkpoints:
             except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
                 log.warning("checkpoint %s can't be read (%s); trying the one before it", path, error)
         return None
-
-    def clear(self) -> None:
-        """Remove the folder, after success."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step*.safetensors"))

@@ -49,7 +49,7 @@ class StopRequest:
             self._deadline = clock() + 60 * runtime - min(MARGIN_SECONDS, MARGIN_SHARE * 60 * runtime)
         self._runtime = runtime
         self._signalled = False
-        self._owner: Path | None = None
+        self._owned: list[Path] = []
         self._name = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}\n"
         self._asked = -float("inf")
 
@@ -67,8 +67,8 @@ class StopRequest:
         A file that the last one writes decides. Locks of a shared file system are not to be relied on, and one held by
         a process that nobody waits for any more would keep everyone else out.
         """
-        self._owner = folder / "owner"
-        write_text(self._owner, self._name)
+        self._owned.append(folder / "owner")
+        write_text(self._owned[-1], self._name)
 
     def check(self, keep: Callable[[], None] = lambda: None) -> None:
         """Go on, or keep the state and stop.
@@ -93,10 +93,13 @@ class StopRequest:
         return None
 
     def _taken_over(self) -> bool:
-        if self._owner is None or self._clock() < self._asked + OWNER_SECONDS:
+        if self._clock() < self._asked + OWNER_SECONDS:
             return False
         self._asked = self._clock()
+        return any(map(self._is_anothers, self._owned))
+
+    def _is_anothers(self, owner: Path) -> bool:
         try:
-            return self._owner.read_text(encoding="utf-8") != self._name
+            return owner.read_text(encoding="utf-8") != self._name
         except FileNotFoundError:  # removed by the process that owned it before, which finished just now
             return False

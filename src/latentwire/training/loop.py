@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from latentwire.files import atomic_path
 from latentwire.resuming.checkpoint import Checkpoints, random_state, set_random_state
-from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Optimiser
 from latentwire.training.diagnostics import log_diagnostics
 
@@ -94,7 +93,6 @@ def train_adapter(
     measure_every: int,
     diagnostics: Path,
     description: str,
-    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``adapter`` in place.
 
@@ -104,13 +102,12 @@ def train_adapter(
         steps: optimiser steps.
         steps_per_epoch: for the log.
         settings: optimiser and schedule.
-        checkpoints: where to continue from and to save to.
+        checkpoints: where to continue from and to save to; asked before every step whether to stop.
         measure: held-out metrics after so many steps, logged before the first step, every ``measure_every``
             steps, and after the last.
         measure_every: steps between two of those; checkpoints are written then too, and every few minutes.
         diagnostics: JSONL file for :func:`log_diagnostics`, written anew at every measurement.
         description: of the progress bar.
-        stop: asked before every step.
 
     Returns:
         The diagnostics, one dictionary a measurement.
@@ -118,10 +115,8 @@ def train_adapter(
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a
             checkpoint.
-        Stopped: ``stop`` said so; the state is kept as a checkpoint.
+        Stopped: the run was told to stop; the state is kept as a checkpoint.
     """
-    stop = stop or StopRequest()
-    stop.take_over(checkpoints.folder)
     device = next(adapter.parameters()).device
     optimiser = make_optimiser(adapter, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
@@ -158,7 +153,7 @@ def train_adapter(
         record(0, {})
     bar = tqdm(range(start, steps), desc=description, initial=start, total=steps, unit="step", mininterval=5)
     for step in bar:
-        stop.check(partial(save, step))
+        checkpoints.check(partial(save, step))
         losses = loss_at(step)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()

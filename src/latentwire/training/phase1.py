@@ -19,7 +19,6 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.resuming.checkpoint import Checkpoints
-from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Phase1
 from latentwire.training.loop import (
     Losses,
@@ -57,10 +56,9 @@ def train_phase1(
     seed: int,
     recon_weight: float = 1.0,
     device: torch.device,
-    state: Path,
+    checkpoints: Checkpoints,
     diagnostics: Path,
     hidden: int | None = None,
-    stop: StopRequest | None = None,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train an adapter on reconstruction.
 
@@ -74,17 +72,16 @@ def train_phase1(
         seed: of the data order.
         recon_weight: factor of the loss; it matters only through the gradient's clipping.
         device: where to train.
-        state: this run's own folder for checkpoints.
+        checkpoints: this run's own.
         diagnostics: the JSONL log to write.
         hidden: the adapter's hidden width; None for D/2.
-        stop: asked before every step.
 
     Returns:
         The adapter, and the diagnostics.
 
     Raises:
         FloatingPointError: the loss is not finite.
-        Stopped: ``stop`` said so; the state is kept.
+        Stopped: the run was told to stop; the state is kept.
     """
     torch.manual_seed(seed)
     adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
@@ -119,11 +116,10 @@ def train_phase1(
         steps=steps,
         steps_per_epoch=per_epoch,
         settings=settings,
-        checkpoints=Checkpoints(state),
+        checkpoints=checkpoints,
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="phase 1",
-        stop=stop,
     )
     return adapter, history

@@ -25,7 +25,6 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
 from latentwire.resuming.checkpoint import Checkpoints
-from latentwire.resuming.stopping import StopRequest
 from latentwire.settings import Phase2
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
@@ -174,9 +173,9 @@ def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tenso
     return Calibration(reconstruction, found[0], alpha, beta, norm, found[1])
 
 
-def _kept_calibration(state: Path, calibrate: Callable[[], Calibration]) -> Calibration:
+def _kept_calibration(folder: Path, calibrate: Callable[[], Calibration]) -> Calibration:
     """The calibration of an interrupted run; without one, a new one, which is kept."""
-    path = state / "calibration.json"
+    path = folder / "calibration.json"
     if path.exists():
         try:
             return Calibration(**read_json(path))
@@ -200,10 +199,9 @@ def train_phase2(
     settings: Phase2,
     *,
     seed: int,
-    state: Path,
+    checkpoints: Checkpoints,
     diagnostics: Path,
     control: Adapter | None = None,
-    stop: StopRequest | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
@@ -217,10 +215,9 @@ def train_phase2(
         compressor: gives the standardised space.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
-        state: this run's own folder for checkpoints.
+        checkpoints: this run's own.
         diagnostics: the JSONL log to write.
         control: the control's adapter after its training, to be measured beside.
-        stop: asked before every step.
 
     Returns:
         The diagnostics, and a summary: the calibration, and with a model the held-out prompts' cross-entropy with the
@@ -229,7 +226,7 @@ def train_phase2(
 
     Raises:
         FloatingPointError: a loss is not finite.
-        Stopped: ``stop`` said so; the state is kept.
+        Stopped: the run was told to stop; the state is kept.
         ValueError: ``beta`` is 0 with a model, or is not without one.
     """
     if (model is None) != (settings.beta == 0):
@@ -276,7 +273,7 @@ def train_phase2(
         reconstruction, prompt_loss = rebuild(step)
         return [reconstruction] if reader is None else [reconstruction, prompt_loss()]
 
-    calibration = _kept_calibration(state, lambda: _calibrate(adapter, losses_at, settings))
+    calibration = _kept_calibration(checkpoints.folder, lambda: _calibrate(adapter, losses_at, settings))
     alpha, beta = calibration.alpha, calibration.beta
 
     def loss_at(step: int) -> Losses:
@@ -306,12 +303,11 @@ def train_phase2(
         steps=steps,
         steps_per_epoch=per_epoch,
         settings=settings,
-        checkpoints=Checkpoints(state),
+        checkpoints=checkpoints,
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="control" if reader is None else "phase 2",
-        stop=stop,
     )
     summary: dict[str, Any] = {"calibration": vars(calibration)}
     if reader is not None:

@@ -16,9 +16,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.data.prompts_table import read_prompts
 from latentwire.files import write_json
 from latentwire.fingerprint import fingerprint
-from latentwire.resuming.checkpoint import Checkpoints
-from latentwire.resuming.state import state_folder
-from latentwire.resuming.stopping import StopRequest
+from latentwire.resuming.work import Work
 from latentwire.settings import Phase1
 from latentwire.table import load_table
 from latentwire.training.loop import planned_steps, prompts_seen
@@ -35,7 +33,6 @@ class TrainingFiles:
         table: the embedding table.
         compressor: the fitted compressor.
         codec: folder of the linear codec whose codes are read.
-        state: folder under which an interrupted run keeps its checkpoints.
         output: folder for ``adapter.safetensors``, ``diagnostics.jsonl`` and ``summary.json``.
     """
 
@@ -44,7 +41,6 @@ class TrainingFiles:
     table: Path
     compressor: Path
     codec: Path
-    state: Path
     output: Path
 
     @classmethod
@@ -93,8 +89,8 @@ def run_phase1(
     seed: int,
     recon_weight: float = 1.0,
     hidden: int | None = None,
-    stop: StopRequest | None = None,
-) -> Checkpoints:
+    work: Work,
+) -> None:
     """Train Phase 1 and write the adapter, its diagnostics and a summary.
 
     Args:
@@ -104,17 +100,14 @@ def run_phase1(
         device: where to train.
         seed, recon_weight: see :func:`~latentwire.training.phase1.train_phase1`.
         hidden: the adapter's hidden width; None for D/2.
-        stop: see :func:`~latentwire.training.phase1.train_phase1`.
-
-    Returns:
-        Its checkpoints, for the caller to clear when everything about the run is on disk.
+        work: that this training is a part of; it continues where it was interrupted.
     """
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
     table_VD = load_table(files.table)
     own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
     chosen = settings.model_dump() | own
     code = fingerprint(__name__, "latentwire.cli.set_threads")
-    state = state_folder(files.state, [chosen], files.inputs, code, device.type)
+    checkpoints = work.checkpoints([chosen], files.inputs, code=code, device=device.type)
     diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)
     adapter, history = train_phase1(
@@ -127,10 +120,9 @@ def run_phase1(
         seed=seed,
         recon_weight=recon_weight,
         device=device,
-        state=state,
+        checkpoints=checkpoints,
         diagnostics=diagnostics,
         hidden=hidden,
-        stop=stop,
     )
     summary = {
         "settings": chosen,
@@ -143,4 +135,3 @@ def run_phase1(
     }
     write_json(files.output / "summary.json", summary)
     save_codec(files, adapter, len(table_VD))
-    return Checkpoints(state)

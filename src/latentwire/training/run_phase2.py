@@ -13,9 +13,7 @@ from latentwire.codecs.files import load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import fingerprint
-from latentwire.resuming.checkpoint import Checkpoints
-from latentwire.resuming.state import state_folder
-from latentwire.resuming.stopping import StopRequest
+from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
 from latentwire.table import load_table
 from latentwire.training.phase2 import train_phase2
@@ -33,8 +31,8 @@ def run_phase2(
     device: torch.device,
     model_identity: Sequence[Any] = (),
     control_adapter: Path | None = None,
-    stop: StopRequest | None = None,
-) -> Checkpoints:
+    work: Work,
+) -> None:
     """Train Phase 2 and write the adapter, its diagnostics and a summary with the calibration and the prompt losses.
 
     Args:
@@ -47,17 +45,14 @@ def run_phase2(
         device: where to train.
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         control_adapter: the control's, whose prompt cross-entropy is measured beside.
-        stop: asked before every step.
-
-    Returns:
-        Its checkpoints, for the caller to clear when everything about the run is on disk.
+        work: that this training is a part of; it continues where it was interrupted.
     """
     adapter = Adapter.load(phase1_adapter).to(device)
     own = {"seed": seed, "compress_dim": compress_dim}
     chosen = settings.model_dump() | own
     determining = [chosen, sha256_of(phase1_adapter), *model_identity]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
-    state = state_folder(files.state, determining, files.inputs, code, device.type)
+    checkpoints = work.checkpoints(determining, files.inputs, code=code, device=device.type)
     train, table_VD = sequences(files.train), load_table(files.table)
     history, found = train_phase2(
         adapter,
@@ -71,10 +66,9 @@ def run_phase2(
         EmbeddingCompressor.load(files.compressor, compress_dim),
         settings,
         seed=seed,
-        state=state,
+        checkpoints=checkpoints,
         diagnostics=files.output / "diagnostics.jsonl",
         control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
-        stop=stop,
     )
     summary = {
         "settings": chosen,
@@ -86,4 +80,3 @@ def run_phase2(
     }
     write_json(files.output / "summary.json", summary)
     save_codec(files, adapter, len(table_VD))
-    return Checkpoints(state)
