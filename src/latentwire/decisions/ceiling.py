@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from latentwire.decisions.thresholds import reaches
 from latentwire.evaluation.scores import summarise_arm
+from latentwire.results import Ceiling, estimate_of
 
 
-def check_ceiling(
-    scores: pd.DataFrame, *, threshold: float, override: bool, resamples: int, seed: int
-) -> dict[str, Any]:
+def check_ceiling(scores: pd.DataFrame, *, threshold: float, override: bool, resamples: int, seed: int) -> Ceiling:
     """What the original arms say on ``gate``.
 
     Args:
@@ -28,8 +25,8 @@ def check_ceiling(
     arms = {
         str(arm): summarise_arm(own, resamples=resamples, seed=seed) for arm, own in scores.groupby("arm", sort=False)
     }
-    found: dict[str, Any] = {
-        "passed": reaches(arms["text"]["f1"]["estimate"], threshold),
+    found: Ceiling = {
+        "passed": reaches(estimate_of(arms["text"]["f1"]), threshold),
         "override": override,
         "threshold": threshold,
         "arms": arms,

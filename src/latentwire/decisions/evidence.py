@@ -13,6 +13,7 @@ from latentwire.arms_table import TRAINED, Variant, arm_row
 from latentwire.decisions.gate import question_means
 from latentwire.files import read_json, read_jsonl, tensor_bytes
 from latentwire.layout import Layout
+from latentwire.results import Evidence, Rate, TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class DimensionResults:
     """
 
     k: int
-    gate: dict[str, Any]
+    gate: Evidence
     run_phase2: bool
     arms: dict[str, ArmScores]
     reconstruction: dict[tuple[str, str], pd.DataFrame]
-    summaries: dict[str, list[dict[str, Any]]]
+    summaries: dict[str, list[TrainingSummary]]
     histories: dict[str, list[list[dict[str, Any]]]]
     seeds: list[int]
     divergence: dict[tuple[str, str], pd.DataFrame]
-    rates: dict[str, dict[str, float]]
+    rates: dict[str, Rate]
 
 
 def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
@@ -102,7 +103,7 @@ def _divergence(table: pd.DataFrame, k: int) -> dict[tuple[str, str], pd.DataFra
     }
 
 
-def _rate(folder: Path) -> dict[str, float]:
+def _rate(folder: Path) -> Rate:
     """What a codec stores; codes that it shares count whole."""
     config = read_json(folder / "config.json")
     stored = sum(tensor_bytes(folder / config[part]) for part in ("codes", "decoder"))

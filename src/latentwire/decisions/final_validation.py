@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from safetensors import safe_open
 
 from latentwire.decisions.evidence import explained_variance, read_dimension
@@ -12,6 +10,7 @@ from latentwire.decisions.verdict import VerdictSettings, bits, correct_explorat
 from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
+from latentwire.results import DataOrigin, ModelOrigin, Verdict
 
 
 def validate(
@@ -20,8 +19,8 @@ def validate(
     seeds: dict[int, list[int]],
     configuration: str,
     settings: VerdictSettings,
-) -> dict[str, Any]:
-    """The verdict, an entry a code dimension.
+) -> Verdict:
+    """The verdict, an entry per code dimension.
 
     Args:
         root: the experiment's folder of results.
@@ -45,9 +44,13 @@ def validate(
         for k in compress_dims
     ]
     correct_exploratory(entries)
+    model, data = _origin(paths)
     return {
         "experiment": settings.experiment,
-        **_origin(paths),
+        "model": model,
+        "data": data,
+        "date": utc_day(),
+        "commit": code_commit(),
         "seeds": seeds[compress_dims[0]],
         "configuration": configuration,
         "confirmatory": is_confirmatory(paths.final_reads, configuration),
@@ -59,21 +62,24 @@ def validate(
     }
 
 
-def _origin(paths: Layout) -> dict[str, Any]:
-    """What the verdict is about, as the data were prepared for it, and when and by which commit it is written."""
+def _origin(paths: Layout) -> tuple[ModelOrigin, DataOrigin]:
+    """What the verdict is about, as the data were prepared for it."""
     record = read_json(provenance_path(paths.manifest))
     prepared = record["settings"]
-    data = {name: prepared[name] for name in ("source", "path", "train_file", "dev_file")}
-    return {
-        "model": {"path": prepared["model"], "revision": prepared["revision"], "made_from": record["model"]},
-        "data": data | {"revision": prepared["data_revision"]},
-        "date": utc_day(),
-        "commit": code_commit(),
-    }
+    return (
+        {"path": prepared["model"], "revision": prepared["revision"], "made_from": record["model"]},
+        {
+            "source": prepared["source"],
+            "path": prepared["path"],
+            "train_file": prepared["train_file"],
+            "dev_file": prepared["dev_file"],
+            "revision": prepared["data_revision"],
+        },
+    )
 
 
 def _table_shape(path: str) -> tuple[int, int, int]:
-    """Rows, columns and bits a number of the embedding table, from its header."""
+    """Rows, columns and bits per number of the embedding table, from its header."""
     with safe_open(path, framework="np") as stored:
         part = stored.get_slice("table_VD")
         rows, columns = part.get_shape()

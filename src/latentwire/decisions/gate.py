@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from latentwire.decisions.thresholds import reaches
 from latentwire.errors import InputError
 from latentwire.evaluation.statistics import difference_interval, mean_interval, seed_summary
+from latentwire.results import Ceiling, Decision, Evidence, Reading
 
 
 def question_means(per_seed: list[pd.DataFrame], column: str = "f1") -> tuple[pd.DataFrame, float | None]:
@@ -33,7 +32,7 @@ def question_means(per_seed: list[pd.DataFrame], column: str = "f1") -> tuple[pd
 
 
 def decide_gate(
-    ceiling: dict[str, Any],
+    ceiling: Ceiling,
     text: pd.DataFrame,
     phase1: list[pd.DataFrame],
     *,
@@ -42,7 +41,7 @@ def decide_gate(
     force_phase2: bool,
     resamples: int,
     seed: int,
-) -> tuple[dict[str, bool], dict[str, Any]]:
+) -> tuple[Decision, Evidence]:
     """The plan's point rule on ``gate``.
 
     Args:
@@ -69,13 +68,13 @@ def decide_gate(
     value = interval.estimate
     assert value is not None
     passed = reaches(value, threshold)
-    reading = "validated" if passed else "partial" if reaches(value, failing) else "failing"
+    reading: Reading = "validated" if passed else "partial" if reaches(value, failing) else "failing"
     straddles = [
         limit
         for limit in (threshold, failing)
         if interval.lower is not None and interval.upper is not None and interval.lower < limit <= interval.upper
     ]
-    evidence = {
+    evidence: Evidence = {
         "f1": interval.to_json(),
         "f1_seed_deviation": deviation,
         "seeds": len(phase1),

@@ -6,19 +6,22 @@ Apart from the modules that decide, so that a change of scores or intervals retr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from latentwire.errors import InputError
 from latentwire.files import read_json
 
+if TYPE_CHECKING:
+    from latentwire.results import Ceiling
 
-def require_ceiling(path: str | Path) -> dict[str, Any]:
+
+def require_ceiling(path: str | Path) -> Ceiling:
     """The ceiling check's findings.
 
     Raises:
         InputError: it failed and is not overridden.
     """
-    found: dict[str, Any] = read_json(path)
+    found: Ceiling = read_json(path)
     if not found["passed"] and not found["override"]:
         value = found["arms"]["text"]["f1"]["estimate"]
         raise InputError(

@@ -11,7 +11,7 @@ import json
 import math
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,25 @@ from latentwire.evaluation.statistics import (
     mean_interval,
     p_value,
     ratio_interval,
+)
+from latentwire.results import (
+    ArmVerdict,
+    BitsPerToken,
+    Cause,
+    Ceiling,
+    Criterion,
+    DimensionVerdict,
+    Divergence,
+    Evidence,
+    IntervalRecord,
+    NextStep,
+    Outcome,
+    Phase1Summary,
+    Phase2Summary,
+    Reconstruction,
+    TrainingLength,
+    TrainingSummary,
+    estimate_of,
 )
 
 LATE_SHARE = 0.2
@@ -91,57 +110,62 @@ def floor_arm(arms: dict[str, ArmScores]) -> str | None:
     return max(floors, key=lambda arm: arms[arm].f1["f1"].mean(), default=None)
 
 
-def arm_summary(arm: str, arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
-    """F1 and EM with intervals, difference to the ceiling, retention, seed deviation, counters."""
+def arm_verdict(arm: str, results: DimensionResults, settings: VerdictSettings) -> ArmVerdict:
+    """F1 and EM with intervals, difference to the ceiling, retention, seed deviation, counters, rate, divergence."""
+    arms = results.arms
     own, text = arms[arm], arms["text"]
     a, b, articles = _paired(own, text)
-    summary = summarise_arm(own.rows, settings.resamples, settings.seed)
-    summary["f1"] = _f1_interval(own, settings).to_json()
-    summary["em"] = mean_interval(
-        own.em["em"].to_numpy(), own.em["article"].to_numpy(), **settings.bootstrap
-    ).to_json()
-    summary |= {
+    em = mean_interval(own.em["em"].to_numpy(), own.em["article"].to_numpy(), **settings.bootstrap)
+    found = {
+        **summarise_arm(own.rows, settings.resamples, settings.seed),
+        "f1": _f1_interval(own, settings).to_json(),
+        "em": em.to_json(),
         "seeds": own.seeds,
         "f1_seed_deviation": own.f1_seed_deviation,
         "difference_to_text": difference_interval(a, b, articles, **settings.bootstrap).to_json(),
         "retention": ratio_interval(a, b, articles, **settings.bootstrap).to_json(),
+        "rate": results.rates.get(arm),
+        "divergence": divergence_summary(arm, results.divergence, settings),
     }
+    summary = cast("ArmVerdict", found)
     floor = floor_arm(arms)
     if floor is not None:
         _, low, _ = _paired(own, arms[floor])
         if len(low) == len(a):
             above = ratio_interval(a - low, b - low, articles, **settings.bootstrap).to_json()
-            summary["retention_above_floor"] = above | {"floor": floor}
+            summary["retention_above_floor"] = {**above, "floor": floor}
     return summary
 
 
 def divergence_summary(
     arm: str, divergence: dict[tuple[str, str], pd.DataFrame], settings: VerdictSettings
-) -> dict[str, Any] | None:
+) -> dict[str, Divergence] | None:
     """How far an arm moves the model's predictions, by subset of positions; None if it was not measured.
 
     ``kl`` (nats) and ``same_top`` per position with intervals over articles, and of the reference answers
     ``log_likelihood_change`` (nats per token, below 0 if they became less likely).
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Divergence] = {}
     for (name, subset), sums in divergence.items():
         if name != arm or not sums["positions"].sum():
             continue
         change = sums.assign(log_likelihood_change=sums["log_likelihood"] - sums["log_likelihood_text"])
-        columns = ("kl", "same_top", "log_likelihood_change") if subset == "answer" else ("kl", "same_top")
         found[subset] = {
-            column: ratio_interval(
-                change[column].to_numpy(),
-                change["positions"].to_numpy(),
-                change["article"].to_numpy(),
-                **settings.bootstrap,
-            ).to_json()
-            for column in columns
-        } | {"positions": int(sums["positions"].sum())}
+            "kl": _per_position(change, "kl", settings),
+            "same_top": _per_position(change, "same_top", settings),
+            "positions": int(sums["positions"].sum()),
+        }
+        if subset == "answer":
+            found[subset]["log_likelihood_change"] = _per_position(change, "log_likelihood_change", settings)
     return found or None
 
 
-def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, Any]:
+def _per_position(sums: pd.DataFrame, column: str, settings: VerdictSettings) -> IntervalRecord:
+    values, positions = sums[column].to_numpy(), sums["positions"].to_numpy()
+    return ratio_interval(values, positions, sums["article"].to_numpy(), **settings.bootstrap).to_json()
+
+
+def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, IntervalRecord]:
     """Paired F1 differences between the arms that isolate one variable each."""
     pairs = [
         ("phase1", "pca"),
@@ -164,8 +188,8 @@ def _reconstruction_interval(sums: pd.DataFrame, column: str, over: str, setting
 
 
 def _criterion(
-    name: str, threshold: float | str, value: float, passed: bool, interval: Interval | None = None, note: str = ""
-) -> dict[str, Any]:
+    name: str, threshold: str, value: float, passed: bool, interval: Interval | None = None, note: str = ""
+) -> Criterion:
     return {
         "criterion": name,
         "threshold": threshold,
@@ -176,7 +200,7 @@ def _criterion(
     }
 
 
-def criteria(results: DimensionResults, chosen: str, settings: VerdictSettings) -> list[dict[str, Any]]:
+def criteria(results: DimensionResults, chosen: str, settings: VerdictSettings) -> list[Criterion]:
     """The plan's success criteria for the chosen adapter."""
     found = []
     done = min(s["steps"] / s["planned_steps"] for s in results.summaries[chosen])
@@ -230,17 +254,17 @@ def wording(interval: Interval, threshold: float) -> str:
     )
 
 
-def route(f1: float, chosen: str, gate: dict[str, Any], ceiling_passed: bool) -> str:
+def route(f1: float, chosen: str, gate: Evidence, ceiling_passed: bool) -> Outcome:
     """The outcome by the point rule: ``validated_phase1``, ``validated_phase2``, ``partial``, ``failed``, ``void``."""
     if not ceiling_passed:
         return "void"
     if reaches(f1, gate["threshold"]):
-        return f"validated_{chosen}"
+        return "validated_phase1" if chosen == "phase1" else "validated_phase2"
     return "partial" if reaches(f1, gate["failing"]) else "failed"
 
 
-def bits(k: int, input_dim: int, vocab_size: int, number_bits: int) -> dict[str, float]:
-    """Bits a token: of the code, of the original embedding, and of the token id itself."""
+def bits(k: int, input_dim: int, vocab_size: int, number_bits: int) -> BitsPerToken:
+    """Bits per prompt token: of the code, of the original embedding, and of the token id itself."""
     return {
         "code": k * number_bits,
         "embedding": input_dim * number_bits,
@@ -249,13 +273,13 @@ def bits(k: int, input_dim: int, vocab_size: int, number_bits: int) -> dict[str,
     }
 
 
-def causes(results: DimensionResults, chosen: str, variance: float, settings: VerdictSettings) -> list[dict[str, Any]]:
+def causes(results: DimensionResults, chosen: str, variance: float, settings: VerdictSettings) -> list[Cause]:
     """For a failure: the evidence for each of the three causes, and the command of the experiment that would tell."""
     arms, k = results.arms, results.k
     f1 = {arm: float(scores.f1["f1"].mean()) for arm, scores in arms.items()}
     seen, unseen = (summarise(results.reconstruction[(chosen, subset)]) for subset in ("seen", "unseen"))
     tail = [_late_gain(history) for history in results.histories["phase1"]]
-    summary = results.summaries["phase1"][0]
+    summary = cast("Phase1Summary", results.summaries["phase1"][0])
     width = summary["table_width"]
     hidden = 2 * (settings.hidden or width // 2)
     return [
@@ -303,7 +327,7 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
     ]
 
 
-def next_step(entry: dict[str, Any], settings: VerdictSettings) -> dict[str, str | None]:
+def next_step(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
     """The one command to run next, and why; no command where the uncompressed text is too low.
 
     A failure asks about the likeliest of its causes: too little training where the held-out FVU still falls; else the
@@ -322,8 +346,8 @@ def next_step(entry: dict[str, Any], settings: VerdictSettings) -> dict[str, str
         why = "the interval straddles the threshold: half the compression" if straddles else "twice the compression"
         return {"why": why, "command": settings.next_command(f"k{k}-{name}", {"compress_dims": [dim]})}
     found = {cause["cause"]: cause for cause in entry["causes"]}
-    gain = found["too little training"]["evidence"]["late_fvu_gain"]
-    f1 = {arm: own["f1"]["estimate"] for arm, own in entry["arms"].items()}
+    gain = found["too little training"]["evidence"]["late_fvu_gain"] or 0.0
+    f1 = {arm: estimate_of(own["f1"]) for arm, own in entry["arms"].items()}
     if gain >= LATE_GAIN:
         cause, why = "too little training", f"the held-out FVU still fell by {100 * gain:.0f}% at the end"
     elif "snap" not in f1:
@@ -345,11 +369,11 @@ def _late_gain(history: list[dict[str, Any]]) -> float:
 def dimension_verdict(
     results: DimensionResults,
     *,
-    ceiling: dict[str, Any],
+    ceiling: Ceiling,
     variance: float,
-    bits_per_token: dict[str, float],
+    bits_per_token: BitsPerToken,
     settings: VerdictSettings,
-) -> dict[str, Any]:
+) -> DimensionVerdict:
     """The entry of one code dimension."""
     gate = results.gate
     chosen = "phase1" if gate["passed"] else "phase2"
@@ -361,7 +385,7 @@ def dimension_verdict(
     phase1_final = float(results.arms["phase1"].f1["f1"].mean())
     agrees = reaches(phase1_final, threshold) == gate["passed"]
     passed_f1 = results.arms[chosen].f1
-    entry = {
+    entry: DimensionVerdict = {
         "k": results.k,
         "seeds": results.seeds,
         "bits_per_token": bits_per_token,
@@ -377,34 +401,38 @@ def dimension_verdict(
         ),
         "agrees_with_gate": agrees,
         "criteria": criteria(results, chosen, settings),
-        "training": {
-            arm: {name: summaries[0][name] for name in ("steps", "prompts_seen", "train_prompts")}
-            for arm, summaries in results.summaries.items()
-        },
-        "arms": {
-            arm: arm_summary(arm, results.arms, settings)
-            | {"rate": results.rates.get(arm), "divergence": divergence_summary(arm, results.divergence, settings)}
-            for arm in results.arms
-        },
+        "training": {arm: _training_length(summaries[0]) for arm, summaries in results.summaries.items()},
+        "arms": {arm: arm_verdict(arm, results, settings) for arm in results.arms},
         "comparisons": comparisons(results.arms, settings),
         "reconstruction": _reconstruction_table(results),
         "phase2": [
-            {name: summary[name] for name in ("calibration", "prompt_loss")}
-            for summary in results.summaries.get("phase2", [])
+            {"calibration": summary["calibration"], "prompt_loss": summary["prompt_loss"]}
+            for summary in cast("list[Phase2Summary]", results.summaries.get("phase2", []))
         ],
         "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
+        "next": {"why": "", "command": None},
     }
-    return entry | {"next": next_step(entry, settings)}
+    entry["next"] = next_step(entry, settings)
+    return entry
 
 
-def _reconstruction_table(results: DimensionResults) -> dict[str, Any]:
-    table: dict[str, Any] = {}
+def _training_length(summary: TrainingSummary) -> TrainingLength:
+    return {
+        "steps": summary["steps"],
+        "planned_steps": summary["planned_steps"],
+        "prompts_seen": summary["prompts_seen"],
+        "train_prompts": summary["train_prompts"],
+    }
+
+
+def _reconstruction_table(results: DimensionResults) -> dict[str, dict[str, Reconstruction | None]]:
+    table: dict[str, dict[str, Reconstruction | None]] = {}
     for (arm, subset), sums in results.reconstruction.items():
         table.setdefault(arm, {})[subset] = summarise(sums)
     return table
 
 
-def correct_exploratory(entries: list[dict[str, Any]]) -> None:
+def correct_exploratory(entries: list[DimensionVerdict]) -> None:
     """Mark the first entry as primary; add Holm-adjusted p-values of F1 = threshold to the others, in place.
 
     An exploratory entry whose adjusted p-value is above 0.05 can't be worded as decided.
@@ -418,6 +446,5 @@ def correct_exploratory(entries: list[dict[str, Any]]) -> None:
         entry["p_value_holm"] = adjusted.get(str(entry["k"]))
         undecided = entry["p_value_holm"] is not None and entry["p_value_holm"] > 0.05
         if undecided and not entry["wording"].startswith("inconclusive"):
-            entry["wording"] = (
-                f"inconclusive: F1 {100 * entry['f1']['estimate']:.1f}%, Holm-adjusted p = {entry['p_value_holm']:.3f}"
-            )
+            value, p = 100 * estimate_of(entry["f1"]), entry["p_value_holm"]
+            entry["wording"] = f"inconclusive: F1 {value:.1f}%, Holm-adjusted p = {p:.3f}"

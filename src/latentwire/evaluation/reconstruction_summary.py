@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import pandas as pd
 
-# What each per-token column sums to, and the column that its mean is taken over.
-MEANS = {"cosine": "tokens", "centred_cosine": "tokens", "relative_error": "tokens", "nearest_token": "tokens"}
+if TYPE_CHECKING:
+    from latentwire.results import Reconstruction
+
+# Columns whose means are taken over the tokens.
+MEANS = ("cosine", "centred_cosine", "relative_error", "nearest_token")
 
 
-def summarise(sums: pd.DataFrame) -> dict[str, float] | None:
+def summarise(sums: pd.DataFrame) -> Reconstruction | None:
     """FVU and the means over all tokens of :func:`question_sums`; None where there is no token."""
     total = sums.sum()
     if total["tokens"] == 0:
         return None
-    summary = {name: float(total[name] / total[over]) for name, over in MEANS.items()}
-    return {
-        "fvu": float(total["squared_error"] / total["squared_deviation"]),
-        **summary,
-        "tokens": int(total["tokens"]),
-    }
+    means = {name: float(total[name] / total["tokens"]) for name in MEANS}
+    fvu = float(total["squared_error"] / total["squared_deviation"])
+    return cast("Reconstruction", {"fvu": fvu, **means, "tokens": int(total["tokens"])})

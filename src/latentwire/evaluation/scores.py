@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,6 +12,9 @@ from latentwire.errors import InputError
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from latentwire.results import ArmF1, SubsetF1
 
 DEGENERATE_WORDS = 4
 DEGENERATE_DISTINCT = 0.5
@@ -69,22 +72,26 @@ def score_predictions(
     return pd.concat(tables, ignore_index=True)
 
 
-def summarise_arm(scored: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+def summarise_arm(scored: pd.DataFrame, resamples: int, seed: int) -> ArmF1:
     """F1 and EM with intervals clustered by article, F1 on answers with an unseen type, and collapse counters."""
     options = {"resamples": resamples, "seed": seed}
-    summary: dict[str, Any] = {
-        name: mean_interval(scored[name].to_numpy(), scored["article"].to_numpy(), **options).to_json()
+    f1_interval, em_interval = (
+        mean_interval(scored[name].to_numpy(), scored["article"].to_numpy(), **options).to_json()
         for name in ("f1", "em")
-    }
-    for name, own in scored.groupby("unseen_answer_type"):
-        key = "f1_unseen_answer_type" if name else "f1_seen_answer_types"
-        summary[key] = {"estimate": float(own["f1"].mean()), "questions": len(own)}
+    )
     predictions = scored["prediction"]
-    summary["counts"] = {
-        "questions": len(scored),
-        "empty": int((predictions.str.strip() == "").sum()),
-        "length_capped": int((scored["finished"] == "length").sum()),
-        "degenerate": int(predictions.map(is_degenerate).sum()),
+    summary: ArmF1 = {
+        "f1": f1_interval,
+        "em": em_interval,
+        "counts": {
+            "questions": len(scored),
+            "empty": int((predictions.str.strip() == "").sum()),
+            "length_capped": int((scored["finished"] == "length").sum()),
+            "degenerate": int(predictions.map(is_degenerate).sum()),
+        },
+        "distinct_1": float(predictions.map(distinct_1).mean()),
     }
-    summary["distinct_1"] = float(predictions.map(distinct_1).mean())
+    for unseen, own in scored.groupby("unseen_answer_type"):
+        found: SubsetF1 = {"estimate": float(own["f1"].mean()), "questions": len(own)}
+        summary["f1_unseen_answer_type" if unseen else "f1_seen_answer_types"] = found
     return summary

@@ -20,10 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from latentwire.results import IntervalRecord
 
 Floats = NDArray[np.float64]
 
@@ -62,9 +65,9 @@ class Interval:
     seed: int
     refused: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> IntervalRecord:
         """The fields as a dictionary of finite numbers, strings and None."""
-        return asdict(self)
+        return cast("IntervalRecord", asdict(self))
 
 
 def mean_interval(

@@ -13,6 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from latentwire.arms_table import ordered_arms
+from latentwire.results import DimensionVerdict, estimate_of
 
 # Text stays text, and the same figure gives the same bytes.
 plt.rcParams.update({"svg.hashsalt": "latentwire", "svg.fonttype": "none", "font.size": 9})
@@ -29,16 +30,16 @@ def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:
     return text[text.index("<svg") :]
 
 
-def arms_figure(entry: dict[str, Any]) -> str:
+def arms_figure(entry: DimensionVerdict) -> str:
     """F1 of every arm with its interval, and the gate's threshold."""
     arms = ordered_arms(entry["arms"])[::-1]
 
     def draw(axes: Any) -> None:
         for row, arm in enumerate(arms):
             f1 = entry["arms"][arm]["f1"]
-            if f1["lower"] is not None:
+            if f1["lower"] is not None and f1["upper"] is not None:
                 axes.plot([100 * f1["lower"], 100 * f1["upper"]], [row, row], color="#456", lw=2)
-            axes.plot(100 * f1["estimate"], row, "o", color="#c30" if arm == entry["chosen"] else "#456", ms=5)
+            axes.plot(100 * estimate_of(f1), row, "o", color="#c30" if arm == entry["chosen"] else "#456", ms=5)
         axes.axvline(100 * entry["threshold"], color="#999", ls="--", lw=1)
         axes.set_yticks(range(len(arms)), arms)
         axes.set_xlim(0, 100)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from latentwire.decisions.evidence import read_dimension
 from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.report.verdict_text import divergence_table, f1_table, percent, reconstruction_table
+from latentwire.results import DimensionVerdict, Verdict
 
 EXAMPLES = 6
 # The context around a question is left out of an example.
@@ -25,7 +25,7 @@ def findings(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict = read_json(paths.verdict)
+    verdict: Verdict = read_json(paths.verdict)
     first = verdict["entries"][0]
     text = first["arms"]["text"]["f1"]
     lines = [
@@ -45,25 +45,25 @@ def findings(root: Path) -> str:
     return "\n".join([*lines, "", *_failures(paths, first)]) + "\n"
 
 
-def _reconstruction_beside_f1(entries: list[dict[str, Any]]) -> list[str]:
+def _reconstruction_beside_f1(entries: list[DimensionVerdict]) -> list[str]:
     """Does reconstruction predict generation? Every arm that rebuilds embeddings, best reconstruction first."""
     rows = [
-        (found["all"]["fvu"], arm, entry, found)
+        (everywhere["fvu"], arm, entry, everywhere, answers)
         for entry in entries
         for arm, found in entry["reconstruction"].items()
-        if arm in entry["arms"]
+        if arm in entry["arms"] and (everywhere := found["all"]) and (answers := found["answer"])
     ]
     lines = ["| arm | K | FVU | FVU in answers | cosine | F1 % | of the ceiling % |", "|---|---|---|---|---|---|---|"]
-    for fvu, arm, entry, found in sorted(rows, key=lambda row: row[0]):
+    for fvu, arm, entry, everywhere, answers in sorted(rows, key=lambda row: row[0]):
         own = entry["arms"][arm]
         lines.append(
-            f"| `{arm}` | {entry['k']} | {fvu:.3f} | {found['answer']['fvu']:.3f} | {found['all']['cosine']:.3f} | "
+            f"| `{arm}` | {entry['k']} | {fvu:.3f} | {answers['fvu']:.3f} | {everywhere['cosine']:.3f} | "
             f"{percent(own['f1'])} | {percent(own['retention'])} |"
         )
     return lines
 
 
-def _failures(paths: Layout, entry: dict[str, Any]) -> list[str]:
+def _failures(paths: Layout, entry: DimensionVerdict) -> list[str]:
     """The first questions that the uncompressed text answers exactly and the chosen arm does not, all arms beside."""
     arms = read_dimension(paths, entry["k"], entry["seeds"]).arms
     shown = [arm for arm in ordered_arms(arms) if arm == "text" or arm_row(arm).kind in ("codec", "bound")]

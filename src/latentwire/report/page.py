@@ -15,6 +15,7 @@ from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
 from latentwire.report.verdict_text import data_name, model_name, percent
+from latentwire.results import Verdict
 
 EXAMPLES = 8
 
@@ -26,7 +27,7 @@ def render_report(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict = read_json(paths.verdict)
+    verdict: Verdict = read_json(paths.verdict)
     prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
     figures, tables = {}, {}
     for entry in verdict["entries"]:

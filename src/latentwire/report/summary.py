@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from latentwire.layout import Layout
 from latentwire.report.verdict_text import data_name, model_name, percent
+from latentwire.results import Verdict
 
 # Ratios of compression that have their line; the verdict has all.
 RATIOS = 4
 
 
-def summarise_verdict(verdict: dict[str, Any], root: str) -> list[str]:
+def summarise_verdict(verdict: Verdict, root: str) -> list[str]:
     """At most fifteen lines: question, answer, threshold, ceiling, ratios, the next command, where everything is.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.report.verdict_text import percent, rate
+from latentwire.results import DimensionVerdict, Verdict
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def _unbroken(interval: str) -> str:
     return interval.replace(", ", ",\u00a0")
 
 
-def outcomes_table(verdict: dict[str, Any]) -> Table:
+def outcomes_table(verdict: Verdict) -> Table:
     """An outcome for each code dimension."""
     rows = [
         (
@@ -49,7 +50,7 @@ def outcomes_table(verdict: dict[str, Any]) -> Table:
     return Table(("K", "compression", "role", "chosen arm", "F1 %", "outcome", "reading"), rows, ("F1 %",))
 
 
-def scores_table(entry: dict[str, Any]) -> Table:
+def scores_table(entry: DimensionVerdict) -> Table:
     """Every arm, with what the language model reads."""
     arms = ordered_arms(entry["arms"])
     heads = (
@@ -72,7 +73,7 @@ def scores_table(entry: dict[str, Any]) -> Table:
     return Table(heads, rows, heads[1:], tuple(arm_row(arm).legend for arm in arms))
 
 
-def criteria_table(entry: dict[str, Any]) -> Table:
+def criteria_table(entry: DimensionVerdict) -> Table:
     """The plan's criteria."""
     rows = []
     for found in entry["criteria"]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.results import ArmVerdict, DimensionVerdict, IntervalRecord, SubsetF1, Verdict
 
 
-def percent(interval: dict[str, Any]) -> str:
+def percent(interval: IntervalRecord) -> str:
     """An interval of fractions as percent: ``71.2 [68.0, 74.1]``."""
     if interval["estimate"] is None:
         return "–"
     text = f"{100 * interval['estimate']:.1f}"
-    if interval["lower"] is None:
+    if interval["lower"] is None or interval["upper"] is None:
         return text
     return f"{text} [{100 * interval['lower']:.1f}, {100 * interval['upper']:.1f}]"
 
 
-def _number(interval: dict[str, Any] | None, value: Any) -> str:
+def _number(interval: IntervalRecord | None, value: Any) -> str:
     if not isinstance(value, (int, float)):
         return str(value)
     text = f"{value:.4g}"
@@ -26,7 +27,7 @@ def _number(interval: dict[str, Any] | None, value: Any) -> str:
     return f"{text} [{interval['lower']:.4g}, {interval['upper']:.4g}]"
 
 
-def _with_count(found: dict[str, Any] | None) -> str:
+def _with_count(found: SubsetF1 | None) -> str:
     return "–" if found is None else f"{100 * found['estimate']:.1f} (n = {found['questions']})"
 
 
@@ -34,7 +35,7 @@ def _at(name: str, revision: str | None) -> str:
     return f"`{name}`" + (f" at revision `{revision}`" if revision else "")
 
 
-def model_name(verdict: dict[str, Any]) -> str:
+def model_name(verdict: Verdict) -> str:
     """The language model, as Markdown."""
     name = _at(verdict["model"]["path"], verdict["model"]["revision"])
     made_from = verdict["model"].get("made_from")
@@ -46,32 +47,32 @@ def model_name(verdict: dict[str, Any]) -> str:
     return f"{name} ({' and '.join(parts)})"
 
 
-def data_name(verdict: dict[str, Any]) -> str:
+def data_name(verdict: Verdict) -> str:
     """The data set, as Markdown."""
     data = verdict["data"]
     if data["source"] == "demo":
         return "the embedded corpus"
     if data["source"] == "hub":
-        return _at(data["path"], data["revision"])
-    return " and ".join(f"`{data[name]}`" for name in ("train_file", "dev_file") if data[name])
+        return _at(str(data["path"]), data["revision"])
+    return " and ".join(f"`{name}`" for name in (data["train_file"], data["dev_file"]) if name)
 
 
-def origin(verdict: dict[str, Any]) -> str:
+def origin(verdict: Verdict) -> str:
     """Model, data set, date and commit in one line of Markdown."""
     commit = f"commit `{verdict['commit']}`" if verdict["commit"] else "not from a git checkout"
     return f"Model {model_name(verdict)}; data {data_name(verdict)}; {verdict['date']}; {commit}."
 
 
-def rate(arm: dict[str, Any]) -> str:
+def rate(arm: ArmVerdict) -> str:
     """What an arm stores of the embedding table; a dash for one that is no codec."""
     found = arm["rate"]
     return "–" if found is None else f"{found['bits_per_parameter']:.2f} ({found['megabytes']:.3g} MB)"
 
 
-def divergence_table(entry: dict[str, Any]) -> list[str]:
+def divergence_table(entry: DimensionVerdict) -> list[str]:
     """How far every arm moves the model's predictions, as Markdown lines; none if nothing was measured."""
-    measured = {arm: entry["arms"][arm]["divergence"] for arm in ordered_arms(entry["arms"])}
-    measured = {arm: found for arm, found in measured.items() if found}
+    arms = entry["arms"]
+    measured = {arm: found for arm in ordered_arms(arms) if (found := arms[arm]["divergence"])}
     if not measured:
         return []
     first = next(iter(measured.values()))["prompt"]["kl"]
@@ -95,13 +96,13 @@ def divergence_table(entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _nats(interval: dict[str, Any], sign: str = "") -> str:
+def _nats(interval: IntervalRecord, sign: str = "") -> str:
     """A value in nats with its interval."""
     value = f"{interval['estimate']:{sign}.3g}"
     return value if interval["lower"] is None else f"{value} [{interval['lower']:.3g}, {interval['upper']:.3g}]"
 
 
-def f1_table(entries: list[dict[str, Any]]) -> list[str]:
+def f1_table(entries: list[DimensionVerdict]) -> list[str]:
     """F1 of every arm at every code dimension, as Markdown lines."""
     arms = ordered_arms(arm for entry in entries for arm in entry["arms"])
     heads = [f"{entry['bits_per_token']['ratio']:g}× (K = {entry['k']})" for entry in entries]
@@ -114,7 +115,7 @@ def f1_table(entries: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def render_verdict(verdict: dict[str, Any]) -> str:
+def render_verdict(verdict: Verdict) -> str:
     """The verdict as a Markdown page."""
     primary = verdict["entries"][0]
     text = verdict["ceiling"]["arms"]["text"]["f1"]
@@ -152,7 +153,7 @@ def render_verdict(verdict: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reconstruction_table(entry: dict[str, Any]) -> list[str]:
+def reconstruction_table(entry: DimensionVerdict) -> list[str]:
     """FVU on ``gate`` by how often the training prompts held the token type, as Markdown lines."""
     subsets = [name for name in next(iter(entry["reconstruction"].values())) if name not in ("all", "answer", "seen")]
     lines = [
@@ -169,7 +170,7 @@ def reconstruction_table(entry: dict[str, Any]) -> list[str]:
     return [*lines, f"| tokens | {' | '.join(counts)} |"]
 
 
-def _entry_lines(entry: dict[str, Any]) -> list[str]:
+def _entry_lines(entry: DimensionVerdict) -> list[str]:
     bits, gate = entry["bits_per_token"], entry["gate"]
     lines = [
         "",

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from latentwire.training.objectives import (
     unique_tokens,
     weighted_error,
 )
+
+if TYPE_CHECKING:
+    from latentwire.results import CalibrationRecord, Phase2Findings
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +205,7 @@ def train_phase2(
     checkpoints: Checkpoints,
     diagnostics: Path,
     control: Adapter | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Phase2Findings]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
     Args:
@@ -309,7 +312,7 @@ def train_phase2(
         diagnostics=diagnostics,
         description="control" if reader is None else "phase 2",
     )
-    summary: dict[str, Any] = {"calibration": vars(calibration)}
+    summary: Phase2Findings = {"calibration": cast("CalibrationRecord", vars(calibration))}
     if reader is not None:
         text = prompt_loss_by_mention(reader, measured, text_inputs)
         summary["prompt_loss"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from latentwire.settings import Phase1
 from latentwire.table import load_table
 from latentwire.training.loop import planned_steps, prompts_seen
 from latentwire.training.phase1 import train_phase1
+
+if TYPE_CHECKING:
+    from latentwire.results import Phase1Summary, TrainingLength
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def save_codec(files: TrainingFiles, adapter: Adapter, rows: int) -> None:
     describe(files.output, "adapter", (rows, adapter.d_model), decoder=ADAPTER_FILE, codes=files.codes)
 
 
-def progress(steps: int, count: int, epochs: float, batch_size: int) -> dict[str, int]:
+def progress(steps: int, count: int, epochs: float, batch_size: int) -> TrainingLength:
     """What a summary says of a training's length: steps taken and planned, and prompts seen of how many."""
     return {
         "steps": steps,
@@ -124,7 +127,7 @@ def run_phase1(
         diagnostics=diagnostics,
         hidden=hidden,
     )
-    summary = {
+    summary: Phase1Summary = {
         "settings": chosen,
         "parameters": adapter.parameter_count,
         "table_parameters": table_VD.numel(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from latentwire.settings import Phase2
 from latentwire.table import load_table
 from latentwire.training.phase2 import train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, progress, save_codec, sequences
+
+if TYPE_CHECKING:
+    from latentwire.results import Phase2Summary
 
 
 def run_phase2(
@@ -70,7 +73,7 @@ def run_phase2(
         diagnostics=files.output / "diagnostics.jsonl",
         control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
     )
-    summary = {
+    summary: Phase2Summary = {
         "settings": chosen,
         "parameters": adapter.parameter_count,
         **progress(history[-1]["step"], len(train), settings.epochs, settings.batch_size),

@@ -1,0 +1,309 @@
+"""What the programs' JSON results hold, for those that write them and those that read them.
+
+Fractions, not percent; intervals are :class:`~latentwire.evaluation.statistics.Interval`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Reading = Literal["validated", "partial", "failing"]
+Outcome = Literal["validated_phase1", "validated_phase2", "partial", "failed", "void"]
+
+
+class IntervalRecord(TypedDict):
+    """An estimate with its limits, or the reason why it has none."""
+
+    estimate: float | None
+    lower: float | None
+    upper: float | None
+    standard_error: float | None
+    confidence: float
+    questions: int
+    articles: int
+    resamples: int
+    seed: int
+    refused: str | None
+
+
+def estimate_of(interval: IntervalRecord) -> float:
+    """The estimate of a mean over questions, which always has one (a ratio's denominator may be 0)."""
+    assert interval["estimate"] is not None
+    return interval["estimate"]
+
+
+# ---- training: summary.json
+
+
+class CalibrationRecord(TypedDict):
+    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with."""
+
+    reconstruction: float
+    prompt_loss: float | None
+    alpha: float
+    beta: float
+    gradient_norm_reconstruction: float
+    gradient_norm_prompt_loss: float | None
+
+
+class PromptLoss(TypedDict):
+    """Cross-entropy of held-out prompts in nats per token: ``all``, ``first`` and ``repeated`` mentions."""
+
+    prompts: int
+    text: dict[str, float]
+    start: dict[str, float]
+    end: dict[str, float]
+    control: NotRequired[dict[str, float]]
+
+
+class TrainingLength(TypedDict):
+    """How long a training was, and how much of the prompts it saw."""
+
+    steps: int
+    planned_steps: int
+    prompts_seen: int
+    train_prompts: int
+
+
+class TrainingSummary(TrainingLength):
+    """A trained adapter's ``summary.json``; ``start`` and ``end`` are rows of its diagnostics."""
+
+    settings: dict[str, Any]
+    parameters: int
+    start: dict[str, float]
+    end: dict[str, float]
+
+
+class Phase1Summary(TrainingSummary):
+    """Of Phase 1, with the size of the embedding table."""
+
+    table_parameters: int
+    table_width: int
+
+
+class Phase2Findings(TypedDict):
+    """What Phase 2 measures beside its losses; the control has no prompt loss."""
+
+    calibration: CalibrationRecord
+    prompt_loss: NotRequired[PromptLoss]
+
+
+class Phase2Summary(TrainingSummary, Phase2Findings):
+    """Of Phase 2 or its control."""
+
+
+# ---- the ceiling check and the gate
+
+
+class SubsetF1(TypedDict):
+    """F1 on some of the questions."""
+
+    estimate: float
+    questions: int
+
+
+class AnswerCounts(TypedDict):
+    """How many answers an arm gave, and how many of them point to a collapse."""
+
+    questions: int
+    empty: int
+    length_capped: int
+    degenerate: int
+
+
+class ArmF1(TypedDict):
+    """An arm's scores on one split."""
+
+    f1: IntervalRecord
+    em: IntervalRecord
+    f1_unseen_answer_type: NotRequired[SubsetF1]
+    f1_seen_answer_types: NotRequired[SubsetF1]
+    counts: AnswerCounts
+    distinct_1: float
+
+
+class EqualAnswers(TypedDict):
+    """On how many of the questions two arms gave the same answer."""
+
+    questions: int
+    equal: int
+
+
+class Ceiling(TypedDict):
+    """``ceiling.json``: what the uncompressed arms say on ``gate``."""
+
+    passed: bool
+    override: bool
+    threshold: float
+    arms: dict[str, ArmF1]
+    identity_equals_text: NotRequired[EqualAnswers]
+
+
+class Decision(TypedDict):
+    """``decision.json``, which routes the workflow: this and nothing else."""
+
+    run_phase2: bool
+
+
+class Evidence(TypedDict):
+    """``evidence.json``: what the gate decided from."""
+
+    f1: IntervalRecord
+    f1_seed_deviation: float | None
+    seeds: int
+    difference_to_text: IntervalRecord
+    threshold: float
+    failing: float
+    passed: bool
+    reading: Reading
+    straddles: list[float]
+    forced: bool
+    ceiling: IntervalRecord
+    ceiling_passed: bool
+
+
+# ---- the verdict
+
+
+class Reconstruction(TypedDict):
+    """Means over the tokens of a subset of positions."""
+
+    fvu: float
+    cosine: float
+    centred_cosine: float
+    relative_error: float
+    nearest_token: float
+    tokens: int
+
+
+class Rate(TypedDict):
+    """What a codec stores of the embedding table, everything counted."""
+
+    bits_per_parameter: float
+    megabytes: float
+
+
+class Divergence(TypedDict):
+    """How far an arm moves the model's predictions at a subset of positions."""
+
+    kl: IntervalRecord
+    same_top: IntervalRecord
+    log_likelihood_change: NotRequired[IntervalRecord]
+    positions: int
+
+
+class RetentionAboveFloor(IntervalRecord):
+    """The share of the distance from the higher floor to the ceiling that an arm keeps."""
+
+    floor: str
+
+
+class ArmVerdict(ArmF1):
+    """An arm on ``final``."""
+
+    seeds: int
+    f1_seed_deviation: float | None
+    difference_to_text: IntervalRecord
+    retention: IntervalRecord
+    retention_above_floor: NotRequired[RetentionAboveFloor]
+    rate: Rate | None
+    divergence: dict[str, Divergence] | None
+
+
+class Criterion(TypedDict):
+    """One of the plan's success criteria."""
+
+    criterion: str
+    threshold: str
+    value: float
+    interval: IntervalRecord | None
+    passed: bool
+    note: str
+
+
+class Cause(TypedDict):
+    """A cause that a failure may have, with its evidence and the command of the experiment that would tell."""
+
+    cause: str
+    evidence: dict[str, float | int | None]
+    reading: str
+    command: str
+
+
+class NextStep(TypedDict):
+    """What to run next, and why."""
+
+    why: str
+    command: str | None
+
+
+class BitsPerToken(TypedDict):
+    """Bits per prompt token: of the code, of the embedding, of the token's id; and the ratio of the dimensions."""
+
+    code: float
+    embedding: float
+    token_id: float
+    ratio: float
+
+
+class DimensionVerdict(TypedDict):
+    """The verdict on one code dimension."""
+
+    k: int
+    seeds: list[int]
+    bits_per_token: BitsPerToken
+    explained_variance_ratio: float
+    gate: Evidence
+    chosen: str
+    outcome: Outcome
+    f1: IntervalRecord
+    threshold: float
+    wording: str
+    p_value: float | None
+    agrees_with_gate: bool
+    criteria: list[Criterion]
+    training: dict[str, TrainingLength]
+    arms: dict[str, ArmVerdict]
+    comparisons: dict[str, IntervalRecord]
+    reconstruction: dict[str, dict[str, Reconstruction | None]]
+    phase2: list[Phase2Findings]
+    causes: list[Cause]
+    next: NextStep
+    role: NotRequired[Literal["primary", "exploratory"]]
+    p_value_holm: NotRequired[float | None]
+
+
+class ModelOrigin(TypedDict):
+    """The language model: ``made_from`` is its card's base and LoRA adapter, if the project made it."""
+
+    path: str
+    revision: str | None
+    made_from: dict[str, Any] | None
+
+
+class DataOrigin(TypedDict):
+    """The data set, as the configuration names it."""
+
+    source: str
+    path: str | None
+    train_file: str | None
+    dev_file: str | None
+    revision: str | None
+
+
+class Verdict(TypedDict):
+    """``verdict.json``."""
+
+    experiment: str
+    model: ModelOrigin
+    data: DataOrigin
+    date: str
+    commit: str | None
+    seeds: list[int]
+    configuration: str
+    confirmatory: bool
+    configurations_that_read_final: list[str]
+    outcome: Outcome
+    wording: str
+    ceiling: Ceiling
+    entries: list[DimensionVerdict]
