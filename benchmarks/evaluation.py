@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
         "--file", default="demo", help="official SQuAD v1.1 JSON (default: the embedded corpus, validation split)"
     )
     parser.add_argument("--samples", type=int, default=100_000, help="prompts at most (default: all)")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts a batch")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="prompts per batch")
     parser.add_argument("--max_new_tokens", type=int, default=8, help="cap of an answer (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -112,15 +112,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     prompts = _inputs.prompts(arguments.model, arguments.file, arguments.samples, "validation")
     _machine.print_heading()
-    header = ["prompts a batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]
+    header = ["prompts per batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]
     print(_machine.table(header, token_rows(prompts, arguments.batch_sizes)))
     if arguments.tokens_only:
         return
     answer, first = answerer(arguments.model, prompts, arguments.max_new_tokens), arguments.batch_sizes[0]
-    header = ["prompts a batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
+    header = ["prompts per batch", "s", "prompts/s", "ratio", f"answers equal to those at {first}"]
     print("\n" + _machine.table(header, time_rows(arguments, answer, prompts)))
     if arguments.profile:
-        header = [f"operator, at {arguments.profile} prompts a batch", "calls", "s", "share"]
+        header = [f"operator, at {arguments.profile} prompts per batch", "calls", "s", "share"]
         print("\n" + _machine.table(header, profile_rows(answer, arguments.profile)))
 
 

@@ -27,7 +27,7 @@ from latentwire.evaluation.generate import Decoder
 from latentwire.settings import Optimiser
 from latentwire.training.loop import make_optimiser
 from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error
-from latentwire.training.phase2 import PromptReader, prompt_batch, prompt_inputs
+from latentwire.training.phase2 import PromptScorer, prompt_batch, prompt_inputs
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def main() -> None:
     rows = TokenRows(table_VD, compressor.codes(table_VD), compressor, torch.arange(shapes.vocab), device)
     ids_U, counts_U = unique_tokens(prompts)
     batch = prompt_batch(prompts, [np.ones(shapes.tokens, dtype=bool)] * shapes.prompts)
-    reader = PromptReader(model)
+    reader = PromptScorer(model)
 
     def rebuild() -> tuple[torch.Tensor, torch.Tensor]:
         codes_UK, target_UD = rows.of(ids_U)
@@ -140,7 +140,7 @@ def main() -> None:
     figures["generate_16_tokens_s"] = timed(
         lambda: decoder.answers(prompts, rebuilt_UD, ids_U), device, arguments.repeats
     )
-    # Four prompts a context, of three quarters of their tokens.
+    # Four prompts per context, of three quarters of their tokens.
     context = 3 * shapes.tokens // 4
     alike = [np.concatenate([prompts[row - row % 4][:context], ids[context:]]) for row, ids in enumerate(prompts)]
     figures["generate_16_tokens_shared_contexts_s"] = timed(

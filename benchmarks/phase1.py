@@ -132,7 +132,7 @@ def compared(
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _inputs.add_arguments(parser)
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32, 64, 256], help="prompts a step")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32, 64, 256], help="prompts per step")
     parser.add_argument("--k", type=int, default=512, help="code dimension (default 512)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each (default 5)")
     return parser.parse_args()

@@ -76,7 +76,7 @@ def model_flags():
 
 
 def model_identity():
-    """The model's content where it is local: a touch of its files reruns nothing, a change does."""
+    """Content hash of a local model: a change of its files reruns stages, touching them does not."""
     return content_identity(Path(config["model"]["path"]))
 
 
@@ -108,7 +108,7 @@ def codec_code(codec):
 
 
 def device(stage):
-    """Where a stage computes: CUDA is asked for exactly where a GPU is, unless the configuration says cpu."""
+    """The device of a stage: CUDA if it requests a GPU, unless the configuration says cpu."""
     return "cuda" if config["resources"][stage]["gpu"] and config["device"] == "auto" else "cpu"
 
 

@@ -73,7 +73,7 @@ ROWS = (
     Arm(
         "random",
         "codec",
-        "codes of a random projection in the place of PCA, rebuilt by an adapter trained like phase1's",
+        "codes of a random projection instead of PCA, rebuilt by an adapter trained like phase1's",
         "random",
         stage="phase1",
     ),

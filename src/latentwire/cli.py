@@ -87,7 +87,7 @@ def add_settings(
         section: of the configuration.
         names: its settings.
         prefix: of the flags' names.
-        defaults: in the place of the headline experiment's, for a program that runs without the configuration.
+        defaults: instead of the headline experiment's, for a program that runs without the configuration.
     """
     for name in names:
         field = section.model_fields[name]
@@ -115,7 +115,7 @@ def add_stop_arguments(to: argparse._ActionsContainer) -> None:
     to.add_argument(
         "--runtime",
         type=float,
-        help="minutes that a Slurm job may take: shortly before they are over, keep the state and stop as a failure",
+        help="Slurm time limit in minutes: shortly before it, save the state and exit with status 75",
     )
 
 
@@ -166,7 +166,12 @@ def set_threads(threads: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
     if threads < allotted:  # Snakemake takes no more than the cores that it sees on the node
-        log.warning("%d threads where Slurm gave %d: not the bits of a run with %d", threads, allotted, allotted)
+        log.warning(
+            "using %d threads although Slurm allocated %d: results differ in the last bits from a run with %d",
+            threads,
+            allotted,
+            allotted,
+        )
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[library] = str(threads)
     import torch

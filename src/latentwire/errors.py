@@ -1,4 +1,4 @@
-"""The one error class for what a user can mend: its message names the value, the place and the way out."""
+"""The one error class for mistakes that a user can fix: its message names the value, the place and the fix."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _OUT_OF_REACH = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
 
 
 def unavailable(kind: str, name: str, revision: str | None, error: BaseException) -> InputError:
-    """The error that tells a user why a model or data set can't be had, and the way out.
+    """The error that tells a user why a model or data set is unavailable, and how to fix it.
 
     Args:
         kind: ``model`` or ``data``: the section of the configuration that names it.

@@ -185,11 +185,11 @@ class Phase2(Optimiser):
     alpha: Literal["auto"] | Weight = "auto"
     """Weight of reconstruction, or auto: one over its mean at calibration."""
     beta: Literal["auto"] | Weight = "auto"
-    """Weight of prompt log-perplexity, or auto: one over its mean at calibration."""
+    """Weight of prompt cross-entropy, or auto: one over its mean at calibration."""
     calibration_batches: Annotated[int, Field(ge=1, le=10**5)] = 16
     """Training batches of the calibration."""
     measure_prompts: Annotated[int, Field(ge=1, le=10**6)] = 200
-    """Held-out prompts whose log-perplexity is measured as training goes."""
+    """Held-out prompts whose cross-entropy is measured as training goes."""
 
 
 class Evaluate(Section):

@@ -195,7 +195,7 @@ def test_a_job_that_somebody_cancels_is_noticed_and_tried_again(training: Traini
     # More time and memory, for whatever ended the first one.
     assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:13:00", "2300M")
     assert (second["TimeLimit"], second["MinMemoryNode"]) == ("00:26:00", "4600M")
-    assert "told to stop by SIGTERM; the state is kept" in run.output
+    assert "received SIGTERM; the state is kept" in run.output
     assert training.continued_at == training.kept_at_stop
     assert trained(training.workspace) == expected()
 

@@ -100,7 +100,7 @@ def test_the_arms_that_read_token_ids_rebuild_nothing(inputs: Inputs):
 
 @pytest.mark.parametrize("arm", sorted(set(ARMS) - READ_IDS))
 def test_every_arm_is_position_wise_and_needs_no_gradient(inputs: Inputs, arm: str):
-    """A token's row does not depend on the company that it is asked for in."""
+    """A token's row does not depend on which other tokens are rebuilt with it."""
     own = inputs(arm)
     whole_UD = rebuilt(arm, own)
     assert whole_UD.shape == (len(IDS), D) and not whole_UD.requires_grad

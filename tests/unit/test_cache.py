@@ -1,4 +1,4 @@
-"""The reserved cache: the library's own keys and values, without its copies."""
+"""The preallocated cache: the library's own keys and values, without its copies."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from latentwire.evaluation.cache import ReservedLayer, reserved_cache
+from latentwire.evaluation.cache import PreallocatedLayer, preallocated_cache
 from latentwire.evaluation.generate import Decoder
 
 
@@ -20,7 +20,7 @@ def states(lengths: list[int], heads: int = 2) -> list[tuple[torch.Tensor, torch
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 4))
 def test_a_layer_returns_what_the_librarys_own_returns(lengths, spare):
-    ours, theirs = ReservedLayer(sum(lengths) + spare), DynamicLayer()
+    ours, theirs = PreallocatedLayer(sum(lengths) + spare), DynamicLayer()
     for keys, values in states(lengths):
         for got, expected in zip(ours.update(keys, values), theirs.update(keys, values), strict=True):
             assert torch.equal(got, expected)
@@ -29,13 +29,13 @@ def test_a_layer_returns_what_the_librarys_own_returns(lengths, spare):
 
 
 def test_what_is_there_is_not_copied():
-    layer = ReservedLayer(6)
+    layer = PreallocatedLayer(6)
     places = {tuple(part.data_ptr() for part in layer.update(*new)) for new in states([4, 1, 1])}
     assert len(places) == 1
 
 
-def test_more_than_was_reserved_is_an_error():
-    layer = ReservedLayer(5)
+def test_more_than_was_allocated_is_an_error():
+    layer = PreallocatedLayer(5)
     layer.update(*states([4])[0])
     with pytest.raises(RuntimeError, match="size"):
         layer.update(*states([2])[0])
@@ -45,7 +45,7 @@ def test_more_than_was_reserved_is_an_error():
 def test_a_model_gives_the_same_logits(tiny_model, dtype):
     model, ids = tiny_model(dtype=dtype), torch.arange(24).reshape(2, 12)
     logits = []
-    for cache in (reserved_cache(12), DynamicCache(config=model.config)):
+    for cache in (preallocated_cache(12), DynamicCache(config=model.config)):
         parts = [model(ids[:, part], past_key_values=cache).logits for part in (slice(0, 10), [10], [11])]
         logits.append(torch.cat(parts, dim=1))
     torch.testing.assert_close(*logits, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back as it was, broken files are passed over aloud, the last two are kept."""
+"""Checkpoints: everything comes back as it was, broken files are skipped with a warning, the last two are kept."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The split ``final`` is read once: whoever reads it second, under another configuration, is told so for ever."""
+"""The split ``final`` is read once: verdicts of later configurations are marked permanently."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -21,7 +21,7 @@ from latentwire.training.loop import batch_at
 from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
 from latentwire.training.phase2 import (
     IGNORED,
-    PromptReader,
+    PromptScorer,
     prompt_batch,
     prompt_inputs,
     prompt_loss_by_mention,
@@ -129,14 +129,14 @@ def test_no_answer_token_enters_a_prompt(tokenizer, prompts):
 
 def test_training_reads_the_prepared_prompts_and_nothing_else(train, tmp_path, monkeypatch, sequences):
     seen = []
-    cross_entropy = PromptReader.cross_entropy
+    cross_entropy = PromptScorer.cross_entropy
 
     def observed(reader, inputs_BLD, batch, *arguments, **keywords):
         assert inputs_BLD.shape[:2] == batch.ids_BL.shape
         seen.extend(tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch.ids_BL, batch.mask_BL, strict=True))
         return cross_entropy(reader, inputs_BLD, batch, *arguments, **keywords)
 
-    monkeypatch.setattr(PromptReader, "cross_entropy", observed)
+    monkeypatch.setattr(PromptScorer, "cross_entropy", observed)
     train(tmp_path)
     assert set(seen) == {tuple(ids.tolist()) for ids in [*sequences[:40], *sequences[40:45]]}
 
@@ -160,7 +160,7 @@ def test_the_chunked_loss_is_the_plain_cross_entropy_also_in_its_gradient(model,
     if bias:
         model.lm_head.bias = torch.nn.Parameter(torch.randn(len(table_VD)), requires_grad=False)
     inputs_BLD = table_VD[batch.ids_BL].requires_grad_()
-    reader = PromptReader(model)
+    reader = PromptScorer(model)
     loss = reader.cross_entropy(inputs_BLD, batch)
     (gradient_BLD,) = torch.autograd.grad(loss, inputs_BLD)
     logits_BLV = model(inputs_embeds=inputs_BLD, attention_mask=batch.mask_BL).logits
@@ -182,12 +182,12 @@ def test_the_mask_is_explicit(model, table_VD, batch, monkeypatch):
         return forward(*arguments, attention_mask=attention_mask, **keywords)
 
     monkeypatch.setattr(model.model, "forward", observed)
-    PromptReader(model).cross_entropy(table_VD[batch.ids_BL], batch)
+    PromptScorer(model).cross_entropy(table_VD[batch.ids_BL], batch)
     assert torch.equal(masks[0], batch.mask_BL)
 
 
 def test_a_padded_batch_gives_what_each_prompt_gives_alone(model, table_VD, sequences, label_masks):
-    reader = PromptReader(model)
+    reader = PromptScorer(model)
     chosen = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))[:: len(sequences) // 5]
     assert len({len(sequences[index]) for index in chosen}) > 2
     batch = prompt_batch([sequences[i] for i in chosen], [label_masks[i] for i in chosen])
@@ -212,7 +212,7 @@ def test_the_texts_loss_is_the_models_own_on_the_token_ids(model, train, tmp_pat
 
 
 def test_first_and_repeated_mentions_average_to_all(model, table_VD, batch):
-    reader = PromptReader(model)
+    reader = PromptScorer(model)
     found = prompt_loss_by_mention(reader, [batch, batch], lambda own: table_VD[own.ids_BL])
     share = float(repeated_mask(batch).float().mean())
     assert 0 < share < 1
@@ -221,7 +221,7 @@ def test_first_and_repeated_mentions_average_to_all(model, table_VD, batch):
 
 def test_where_no_token_is_repeated_the_group_is_left_out_and_no_nan_is_written(model, table_VD, tmp_path):
     batch = prompt_batch([np.array([1, 2, 3])], [np.array([True] * 3)])
-    found = prompt_loss_by_mention(PromptReader(model), [batch], lambda own: table_VD[own.ids_BL])
+    found = prompt_loss_by_mention(PromptScorer(model), [batch], lambda own: table_VD[own.ids_BL])
     assert found.keys() == {"all", "first"}
     write_json(tmp_path / "summary.json", found)
 
@@ -231,7 +231,7 @@ def test_a_tied_output_head_keeps_the_original_table(tiny_model, batch):
     table_VD = model.get_input_embeddings().weight
     original_VD = table_VD.clone()
     inputs_BLD = table_VD[batch.ids_BL] + 0.1 * torch.randn(*batch.ids_BL.shape, table_VD.shape[1])
-    loss = PromptReader(model).cross_entropy(inputs_BLD, batch)
+    loss = PromptScorer(model).cross_entropy(inputs_BLD, batch)
     hidden_BLD = model.model(inputs_embeds=inputs_BLD, attention_mask=batch.mask_BL).last_hidden_state
     expected = F.cross_entropy((hidden_BLD @ original_VD.T)[:, :-1].flatten(0, 1), batch.labels_BL[:, 1:].flatten())
     torch.testing.assert_close(loss, expected)
@@ -251,7 +251,7 @@ def test_gathered_inputs_are_each_tokens_row_and_padding_costs_nothing():
 def test_a_model_that_rescales_its_logits_is_refused(model, name):
     setattr(model.config, name, 30.0)
     with pytest.raises(InputError, match=rf"rescales its logits \({name}\)"):
-        PromptReader(model)
+        PromptScorer(model)
 
 
 # A step

@@ -51,7 +51,7 @@ def test_sigterm_is_a_request_and_not_the_end():
     os.kill(os.getpid(), signal.SIGTERM)
     reason, kept = stops(request)
     assert kept
-    assert reason == "told to stop by SIGTERM; the state is kept, and the same command continues from it"
+    assert reason == "received SIGTERM; the state is kept; rerun the same command to resume"
 
 
 @pytest.mark.parametrize(("minutes", "stops_at"), [(360, 360 * 60 - MARGIN_SECONDS), (1, 45)])

@@ -214,7 +214,7 @@ def test_told_to_stop_it_keeps_the_state_between_measurements_and_continues_in_t
         if every_step:
             patch.setattr("latentwire.resuming.checkpoint.INTERVAL_SECONDS", 0.0)
         try:
-            with pytest.raises(Stopped, match="told to stop by SIGTERM; the state is kept"):
+            with pytest.raises(Stopped, match="received SIGTERM; the state is kept"):
                 stopped(stop=StopRequest().listen())
         finally:
             signal.signal(signal.SIGTERM, before)

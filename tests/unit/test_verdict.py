@@ -299,7 +299,7 @@ def test_an_exploratory_entry_that_the_correction_leaves_undecided_is_inconclusi
 def test_causes_are_given_for_failures_alone(arguments, causes):
     entry = verdict_on(results(**arguments))
     assert len(entry["causes"]) == causes
-    assert ("### Why, and what would tell" in page(entry)) == bool(causes)
+    assert ("### Possible causes, and how to tell them apart" in page(entry)) == bool(causes)
 
 
 def test_the_evidence_for_each_cause():

@@ -1,4 +1,4 @@
-"""Bad inputs end the program that reads them, with one line that names the place and the way out."""
+"""Bad inputs end the program that reads them, with one line that names the place and the fix."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Generate the answers of arms on one split, and compare their predictions with the uncompressed model's.
 
-The language model is loaded once, and not at all if everything that is asked for is in the store.
+The language model is loaded once, or not at all if every answer is in the store.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
     cli.add_settings(parser, Model, "dtype")
-    parser.add_argument("--decision", type=Path, required=True, help="the gate's decision; refuses where it says no")
+    parser.add_argument(
+        "--decision", type=Path, required=True, help="gate decision (JSON); an error if it says not to run Phase 2"
+    )
     parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
     parser.add_argument("--control", type=Path, help="the control's adapter, to be measured beside")
     cli.add_settings(parser, Phase2, *Phase2.model_fields)

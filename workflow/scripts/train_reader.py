@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("resources/reader"), help="model directory to write")
     parser.add_argument("--state", type=Path, default=Path("results/reader-state"), help="folder for checkpoints")
     parser.add_argument("--steps", type=int, help="training steps (default: the shipped reader's)")
-    parser.add_argument("--contexts", type=int, help="paragraphs a step (default: the shipped reader's)")
+    parser.add_argument("--contexts", type=int, help="paragraphs per step (default: the shipped reader's)")
     parser.add_argument("--seed", type=int, help="of the weights and the corpus (default: the shipped reader's)")
     parser.add_argument("--width", type=int, help="embedding dimension (default: the shipped reader's)")
     cli.add_stop_arguments(parser)

@@ -27,7 +27,7 @@ def error_norms(table_VD: torch.Tensor, codec: Codec) -> torch.Tensor:
 
 
 def gaussian_rows(ids_U: torch.Tensor, width: int) -> torch.Tensor:
-    """Standard Gaussian rows ``[U, D]``, the same for a token id whatever the company that it is asked for in."""
+    """Standard Gaussian rows ``[U, D]``, of which a token's row does not depend on the other tokens."""
     rows = []
     for token in ids_U.tolist():
         generator = torch.Generator().manual_seed(SEED * 2**40 + token)

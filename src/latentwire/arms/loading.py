@@ -19,7 +19,7 @@ from latentwire.table import load_table
 def arm_inputs(
     root: str, variants: Iterable[Variant], table: Path, counts: Path, own_codecs: Iterable[Path] = ()
 ) -> Iterator[tuple[Variant, ArmInputs | NotApplicable, list[Path]]]:
-    """Each arm with its inputs, or the reason why it can't be had, and the files of its codec.
+    """Each arm with its inputs, or the reason why it does not apply, and the files of its codec.
 
     Args:
         root: the experiment's folder of results.

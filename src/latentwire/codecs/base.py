@@ -21,7 +21,7 @@ from latentwire.codecs.files import CODES_FILE, DECODER_FILE, describe, read_con
 
 
 class NotApplicable(ValueError):
-    """A codec that can't be had at this code dimension; says why."""
+    """Raised if a codec does not apply at this code dimension; says why."""
 
 
 class Codec(ABC):

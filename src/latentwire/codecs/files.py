@@ -48,7 +48,7 @@ def describe(
 
 
 def decline(folder: str | Path, reason: str) -> None:
-    """Say in a codec's folder that it can't be had at this code dimension, and why."""
+    """Record in a codec's folder that it does not apply at this code dimension, and why."""
     for name in (CODES_FILE, DECODER_FILE):
         save_tensors(Path(folder) / name, {})
     write_json(Path(folder) / "config.json", {"family": None, "reason": reason})

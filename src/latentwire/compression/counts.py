@@ -23,7 +23,7 @@ SUM_ROWS = 256
 
 
 def _chunks(sequences: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
-    """The ids in large pieces: a count costs the table's length besides the piece's."""
+    """Ids in large chunks: each bincount costs O(V) on top of the chunk."""
     pieces: list[np.ndarray] = []
     tokens = 0
     for ids in sequences:

@@ -2,7 +2,7 @@
 
 For rows x_v with counts c_v and N = Σ c_v, the covariance over all N occurrences is
 Σ c_v (x_v − μ)(x_v − μ)ᵀ / (N − 1) with μ = Σ c_v x_v / N: the same matrix as scikit-learn's PCA sees when every
-occurrence is gathered, at the cost of the unique rows alone. Additive smoothing puts c_v + λ in the place of c_v for
+occurrence is gathered, at the cost of the unique rows alone. Additive smoothing replaces c_v with c_v + λ for
 every row of the table, so that rows without an occurrence count a little.
 
 Shape suffixes: V table rows, U rows in a block, D embedding dimensions, K components.
@@ -18,7 +18,7 @@ import torch
 
 from latentwire.compression.counts import mean_embedding
 
-# Symmetric updates are large enough for the rate of a matrix product.
+# Rows per rank-k update: enough for BLAS to reach matrix-multiply throughput.
 UPDATE_ROWS = 2048
 # Above this share of all eigenvectors, computing them all takes less time: close ones are orthogonalised one by one.
 MOST_SHARE = 0.25

@@ -36,8 +36,8 @@ class DimensionResults:
         gate: the gate's evidence.
         run_phase2: the gate's decision.
         arms: scores on ``final`` by arm.
-        reconstruction: sums a question on ``gate``, averaged over seeds, by arm and subset.
-        summaries: training summaries by arm, one a seed.
+        reconstruction: sums per question on ``gate``, averaged over seeds, by arm and subset.
+        summaries: training summaries by arm, one per seed.
         histories: diagnostics by arm, one per seed.
         seeds: training seeds at this code dimension.
         divergence: how far each arm moves the model's predictions on ``final``, sums per question averaged over seeds,

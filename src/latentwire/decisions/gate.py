@@ -11,10 +11,10 @@ from latentwire.results import Ceiling, Decision, Evidence, Reading
 
 
 def question_means(per_seed: list[pd.DataFrame], column: str = "f1") -> tuple[pd.DataFrame, float | None]:
-    """One arm's scores averaged over seeds, a question at a time.
+    """One arm's scores averaged over seeds, question by question.
 
     Args:
-        per_seed: one table a seed, each with ``id``, ``article`` and ``column``.
+        per_seed: one table per seed, each with ``id``, ``article`` and ``column``.
         column: what to average.
 
     Returns:
@@ -47,7 +47,7 @@ def decide_gate(
     Args:
         ceiling: the ceiling check's findings.
         text: scores of the ``text`` arm.
-        phase1: scores of the ``phase1`` arm, one table a seed.
+        phase1: scores of the ``phase1`` arm, one table per seed.
         threshold: F1 at or above which Phase 2 is skipped, a fraction.
         failing: F1 below which Phase 1 counts as failing.
         force_phase2: run Phase 2 whatever the F1.

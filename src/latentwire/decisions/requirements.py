@@ -1,6 +1,6 @@
 """What training asks of earlier decisions: it starts only where the ceiling and the gate allow it.
 
-Apart from the modules that decide, so that a change of scores or intervals retrains nothing.
+Separate from the modules that decide, so that a change of scores or intervals does not retrain anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keys and values of a batch in memory that is reserved once.
+"""A preallocated KV cache.
 
 The library's own cache grows by concatenation: every new token copies all that stand before it.
 
@@ -15,8 +15,8 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 
-class ReservedLayer(DynamicLayer):
-    """One layer's keys and values, both ``[B, H, L, E]``: the beginnings of two reserved tensors.
+class PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values, both ``[B, H, L, E]``: the used parts of two preallocated tensors.
 
     Args:
         places: the most that L becomes.
@@ -50,6 +50,6 @@ class ReservedLayer(DynamicLayer):
         return states_BHLE.new_empty(batch, heads, self.places, numbers)
 
 
-def reserved_cache(places: int) -> Cache:
+def preallocated_cache(places: int) -> Cache:
     """An empty cache of sequences of at most ``places`` tokens, for a model whose layers all see all of them."""
-    return Cache(layer_class_to_replicate=partial(ReservedLayer, places))
+    return Cache(layer_class_to_replicate=partial(PreallocatedLayer, places))

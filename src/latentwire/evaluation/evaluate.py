@@ -45,7 +45,7 @@ def evaluate_arm(
         Stopped: the work was told to stop; the store keeps what was answered.
     """
     sequences = [np.asarray(ids) for ids in prompts[arm_row(variant.arm).prompt]]
-    # All types of the split, whatever the shard: matrix products round differently in other shapes.
+    # Every token type of the split, not only this shard's: a matrix product's rounding depends on its shape.
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
     rows_UD = rebuilt_rows(variant.arm, inputs, ids_U)
     hashes = None

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
-from latentwire.evaluation.cache import reserved_cache
+from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 
 
@@ -125,7 +125,7 @@ class Decoder:
         ids_BL, mask_BL = (torch.cat(parts, dim=1) for parts in zip(prefixes, suffixes, strict=True))
         cache = None
         if self.shares_prefixes:
-            cache = reserved_cache(ids_BL.shape[1] + self.settings.max_new_tokens)
+            cache = preallocated_cache(ids_BL.shape[1] + self.settings.max_new_tokens)
         if shares:
             first_ids, first_mask = (part[runs.starts] for part in prefixes)
             self._read_once(self._given(first_ids, first_mask, rebuilt_UD, ids_U), runs.run_of, cache)

@@ -46,7 +46,7 @@ def measure_arms(
 
     Args:
         inputs: what each arm may use. μ is the mean of the PCA split's occurrences, whatever smoothing did to the
-            compressor's: one yardstick for all arms and settings.
+            compressor's: one reference for all arms and settings.
         prompts: the split.
         train_counts_V: occurrences of each token type in the training prompts.
 

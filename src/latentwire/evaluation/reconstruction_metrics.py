@@ -1,4 +1,4 @@
-"""How well embeddings are rebuilt, a question at a time, so that every figure can have an interval.
+"""Reconstruction errors, summed per question, so that every figure can have an interval.
 
 A token's errors depend on its id alone; they are computed once per type and gathered for each question.
 

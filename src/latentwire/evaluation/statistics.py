@@ -85,7 +85,7 @@ def mean_interval(
     the differences rest on so few articles that many resamples miss them all and a limit would be infinite.
 
     Args:
-        scores_N: one score a question, a fraction.
+        scores_N: one score per question, a fraction.
         articles_N: each question's article, any label that NumPy can sort.
         confidence: the nominal coverage, between 0 and 1.
         resamples: the number of bootstrap resamples.
@@ -114,7 +114,7 @@ def difference_interval(
     """Mean of ``a`` minus mean of ``b`` over the same questions, with the articles resampled jointly.
 
     Args:
-        a_N: one arm's score a question, a fraction.
+        a_N: one arm's score per question, a fraction.
         b_N: the other arm's score of the same questions in the same order.
         articles_N: as in ``mean_interval``, as are the other arguments, the refusals and the errors.
         confidence: the nominal coverage, between 0 and 1.
@@ -139,7 +139,7 @@ def ratio_interval(
 ) -> Interval:
     """Σ numerator over Σ denominator, with the articles resampled jointly; the retention of a ceiling.
 
-    Retention takes an arm's score and the ceiling's score a question; retention above a floor takes arm - floor
+    Retention takes an arm's score and the ceiling's score per question; retention above a floor takes arm - floor
     and ceiling - floor, which may be negative for single questions.
 
     Args:
@@ -175,7 +175,7 @@ def p_value(
     paired difference pass a - b and the threshold 0; for a retention of c, arm - c · ceiling and the threshold 0.
 
     Args:
-        scores_N: one score a question, a fraction.
+        scores_N: one score per question, a fraction.
         articles_N: each question's article.
         threshold: the mean under the hypothesis, a fraction.
         resamples: the number of bootstrap resamples.
@@ -229,7 +229,7 @@ def seed_summary(scores_SN: ArrayLike) -> tuple[Floats, float | None]:
     """Scores averaged over seeds question by question, and the spread of the seeds' means.
 
     An interval made of the averaged scores covers the choice of articles with these seeds held fixed; the
-    standard deviation beside it is what another seed may change.
+    standard deviation beside it reflects the variation between seeds.
 
     Args:
         scores_SN: one row of scores a seed, the same questions in the same order.
@@ -356,7 +356,7 @@ def _sums(numerator_N: Floats, denominator_N: Floats, articles_N: ArrayLike) -> 
 def _checked(name: str, values_N: ArrayLike) -> Floats:
     values = np.asarray(values_N, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"expected {name} with one number a question, got shape {values.shape}")
+        raise ValueError(f"expected {name} with one number per question, got shape {values.shape}")
     if not np.isfinite(values).all():
         index = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(f"{name} of question {index} is {values[index]}, not a finite number")

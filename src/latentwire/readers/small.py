@@ -232,7 +232,7 @@ def train_reader(settings: ReaderSettings, output: Path, work: Work, *, progress
         progress: whether to show a progress bar.
 
     Returns:
-        The last steps' mean ``prompt_loss``, ``answer_loss`` (nats a token) and ``answer_accuracy``.
+        The last steps' mean ``prompt_loss``, ``answer_loss`` (nats per token) and ``answer_accuracy``.
 
     Raises:
         FloatingPointError: the loss is not finite; the checkpoints are kept.

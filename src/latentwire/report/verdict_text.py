@@ -137,7 +137,7 @@ def render_verdict(verdict: Verdict) -> str:
     lines += [
         "",
         "This measures how well the language model tolerates errors in its input embeddings. Two rates: *bits per "
-        "prompt token* is what a code in the place of a token would cost; no code of a single token beats the token's "
+        "prompt token* is what a code instead of a token would cost; no code of a single token beats the token's "
         "id. *Bits per table parameter* is what a codec stores of the embedding table, everything counted; a "
         "model whose output head is tied to the table saves nothing unless the head is compressed too.",
     ]
@@ -230,7 +230,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
     lines += ["", *divergence_table(entry)]
     lines += ["", *reconstruction_table(entry)]
     if entry["phase2"]:
-        lines += ["", "Prompt log-perplexity above the text's (nats; all / first mentions / repeated mentions):", ""]
+        lines += ["", "Prompt cross-entropy above the text's (nats; all / first mentions / repeated mentions):", ""]
         for run, found in enumerate(entry["phase2"], 1):
             loss = found["prompt_loss"]
             excess = {
@@ -244,11 +244,11 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
         calibration = entry["phase2"][0]["calibration"]
         lines.append(
             f"- gradient norms at calibration: reconstruction {calibration['gradient_norm_reconstruction']:.3g}, "
-            f"prompt log-perplexity {calibration['gradient_norm_prompt_loss']:.3g}; "
+            f"prompt cross-entropy {calibration['gradient_norm_prompt_loss']:.3g}; "
             f"α = {calibration['alpha']:.4g}, β = {calibration['beta']:.4g}"
         )
     if entry["causes"]:
-        lines += ["", "### Why, and what would tell", ""]
+        lines += ["", "### Possible causes, and how to tell them apart", ""]
         for cause in entry["causes"]:
             evidence = ", ".join(f"{n} {_number(None, v)}" for n, v in cause["evidence"].items())
             lines += [

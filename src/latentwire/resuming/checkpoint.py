@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _TENSOR = "__tensor__"
 KEPT = 2
-# The most that a sudden end costs.
+# Checkpoint interval: a crash loses at most this much work.
 INTERVAL_SECONDS = 300.0
 
 
@@ -98,7 +98,7 @@ class Checkpoints:
         self._stop.check(keep)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write ``state`` as the checkpoint of ``step``, atomically, and drop all but the last two.
+        """Write ``state`` as the checkpoint of ``step``, atomically, and remove all but the last two.
 
         A run continues from its newest readable checkpoint, so whatever is newer than ``step`` is unreadable.
         """
@@ -114,7 +114,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest readable checkpoint as ``(step, state)``, or None; an unreadable one is passed over aloud."""
+        """The newest readable checkpoint as ``(step, state)``, or None; unreadable ones are skipped with a warning."""
         for path in reversed(self._paths()):
             try:
                 with safe_open(path, framework="pt") as stored:

@@ -1,4 +1,4 @@
-"""Stops that lose nothing: long loops ask a :class:`StopRequest` whether to go on, and keep their state if not.
+"""Graceful shutdown: long loops poll a :class:`StopRequest` and save their state before the program exits.
 
 A run stops when it gets SIGTERM (a scheduler's time limit, preemption, a requeue), shortly before the time that it
 was given is over, and when another process has taken over its work: after a crash of what had started it, the same
@@ -20,13 +20,13 @@ from latentwire.files import write_text
 
 log = logging.getLogger(__name__)
 
-# Before the limit, for the step that is being done, a checkpoint, and what came before this process in its job.
+# Reserved before the time limit for the current step, a checkpoint, and the job's start-up.
 MARGIN_SECONDS = 180.0
-# Of short limits the margin is this share at most.
+# For short limits, the margin is at most this fraction.
 MARGIN_SHARE = 0.25
-# A shared file system is not asked more often who owns the work.
+# Seconds between two reads of the owner file, which may be on a shared file system.
 OWNER_SECONDS = 10.0
-# What programs exit with: "temporary failure", to be tried again (EX_TEMPFAIL of sysexits.h).
+# Exit status of a stopped program: "temporary failure", to be retried (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
 
 
@@ -64,8 +64,8 @@ class StopRequest:
     def take_over(self, folder: Path) -> None:
         """Own the work whose state is in ``folder``: a process that owned it until now stops without touching it.
 
-        A file that the last one writes decides. Locks of a shared file system are not to be relied on, and one held by
-        a process that nobody waits for any more would keep everyone else out.
+        The owner file decides: whoever wrote it last owns the work. File locks are unreliable on shared file
+        systems, and one held by a process that nobody waits for any more would keep everyone else out.
         """
         self._owned.append(folder / "owner")
         write_text(self._owned[-1], self._name)
@@ -83,13 +83,13 @@ class StopRequest:
             raise Stopped("another process has taken over this work: stopped without touching its state")
         if (reason := self._reason()) is not None:
             keep()
-            raise Stopped(f"{reason}; the state is kept, and the same command continues from it")
+            raise Stopped(f"{reason}; the state is kept; rerun the same command to resume")
 
     def _reason(self) -> str | None:
         if self._signalled:
-            return "told to stop by SIGTERM"
+            return "received SIGTERM"
         if self._deadline is not None and self._clock() >= self._deadline:
-            return f"the {self._runtime:g} minutes that this job was given are nearly over"
+            return f"the job's time limit of {self._runtime:g} minutes is close"
         return None
 
     def _taken_over(self) -> bool:

@@ -110,7 +110,7 @@ def train_adapter(
         description: of the progress bar.
 
     Returns:
-        The diagnostics, one dictionary a measurement.
+        The diagnostics, one dictionary per measurement.
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a

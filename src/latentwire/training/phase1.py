@@ -63,7 +63,7 @@ def train_phase1(
     """Train an adapter on reconstruction.
 
     Args:
-        train: token ids of the training prompts, one array a prompt.
+        train: token ids of the training prompts, one array per prompt.
         held_out: token ids of held-out prompts, for the metrics in the log.
         table_VD: the model's embedding table.
         codes_VK: its codes under ``compressor``.

@@ -1,4 +1,4 @@
-"""Phase 2: generation-aware training, α·reconstruction + β·prompt log-perplexity through the frozen model.
+"""Phase 2: generation-aware training, α·reconstruction + β·prompt cross-entropy through the frozen model.
 
 The model reads the *rebuilt* prompt and predicts the prompt's own tokens. No answer token is in any input or label.
 Labels are −100 on padding and on the template's constant tokens. With β = 0 the same steps, without the
@@ -70,7 +70,7 @@ def prompt_batch(sequences: Sequence[np.ndarray], label_masks: Sequence[np.ndarr
     return PromptBatch(ids_BL, mask_BL, labels_BL)
 
 
-class PromptReader:
+class PromptScorer:
     """Cross-entropy of prompts under the frozen model, given their input embeddings.
 
     Args:
@@ -91,7 +91,7 @@ class PromptReader:
         self.dtype = next(model.parameters()).dtype
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
-        """Negative log-likelihood (nats) of the labels: their mean, or one value a predicted token.
+        """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token.
 
         The output head keeps the model's own table, also where it is tied to the input embeddings.
         """
@@ -124,7 +124,7 @@ def repeated_mask(batch: PromptBatch) -> torch.Tensor:
 
 @torch.no_grad()
 def prompt_loss_by_mention(
-    reader: PromptReader, batches: Sequence[PromptBatch], inputs: Callable[[PromptBatch], torch.Tensor]
+    reader: PromptScorer, batches: Sequence[PromptBatch], inputs: Callable[[PromptBatch], torch.Tensor]
 ) -> dict[str, float]:
     """Mean cross-entropy (nats) of prompt tokens: ``all``, ``first`` mentions, and ``repeated`` ones, if any."""
     losses, repeated = [], []
@@ -140,7 +140,7 @@ def prompt_loss_by_mention(
 class Calibration:
     """Mean losses over the calibration batches and the norms of their gradients at the start.
 
-    The control reads no language model, so its prompt log-perplexity is None.
+    The control reads no language model, so its prompt loss is None.
     """
 
     reconstruction: float
@@ -157,7 +157,7 @@ def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) ->
 
 
 def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tensor]], settings: Phase2) -> Calibration:
-    """α = 1/E[reconstruction], β = 1/E[prompt log-perplexity] over training batches, unless the settings fix them."""
+    """α = 1/E[reconstruction], β = 1/E[prompt cross-entropy] over training batches, unless the settings fix them."""
     values, norms = [], []
     for step in range(settings.calibration_batches):
         losses = losses_at(step)
@@ -234,7 +234,7 @@ def train_phase2(
     """
     if (model is None) != (settings.beta == 0):
         raise ValueError(f"the control (beta 0) takes no language model, Phase 2 needs one; beta is {settings.beta}")
-    reader = None if model is None else PromptReader(model)
+    reader = None if model is None else PromptScorer(model)
     device = next(adapter.parameters()).device
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
@@ -256,7 +256,7 @@ def train_phase2(
         return table_VD[batch.ids_BL].to(device)
 
     def rebuild(step: int) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-        """The reconstruction loss of a step's batch, and a call for its prompt log-perplexity."""
+        """The reconstruction loss of a step's batch, and a call for its prompt cross-entropy."""
         chosen = batch_at(step, len(train), settings.batch_size, seed).tolist()
         sequences = [train[index] for index in chosen]
         ids_U, counts_U = unique_tokens(sequences)
