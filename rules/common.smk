@@ -204,7 +204,12 @@ def codec_inputs(variants):
 def measured_variants(wildcards):
     """The arms whose reconstruction is measured for a training stage."""
     k, seed = int(wildcards.k), int(wildcards.seed)
-    return [Variant("pca", k), *trained_variants(k, seed, wildcards.stage)]
+    found = [Variant("pca", k), *trained_variants(k, seed, wildcards.stage)]
+    if wildcards.stage == "phase1":
+        rows = [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.kind in ("codec", "control")]
+        untrained = [row for row in rows if row.stage is None and row.name != "pca"]
+        found += [Variant.of(row.name, k, seed) for row in untrained if wanted(row.name, k if row.sized else None)]
+    return found
 
 
 def codes_of(arm):

@@ -246,6 +246,30 @@ class BitsPerToken(TypedDict):
     ratio: float
 
 
+class MeasureCorrelation(TypedDict):
+    """Rank correlation over arms of one measure of reconstruction with the KL and with the F1 that is lost."""
+
+    measure: str
+    kl: IntervalRecord
+    f1: IntervalRecord
+
+
+class Predictive(TypedDict):
+    """Whether reconstruction predicts generation, over these arms."""
+
+    arms: list[str]
+    measures: list[MeasureCorrelation]
+
+
+class HarmOfError(TypedDict):
+    """A codec's KL over that of equal noise of its FVU: ``total`` = ``allocation`` · ``direction``."""
+
+    codec: str
+    total: IntervalRecord
+    allocation: IntervalRecord
+    direction: IntervalRecord
+
+
 class DimensionVerdict(TypedDict):
     """The verdict on one code dimension."""
 
@@ -266,6 +290,8 @@ class DimensionVerdict(TypedDict):
     arms: dict[str, ArmVerdict]
     comparisons: dict[str, IntervalRecord]
     reconstruction: dict[str, dict[str, Reconstruction | None]]
+    predictive: Predictive | None
+    harm_of_error: list[HarmOfError]
     phase2: list[Phase2Findings]
     causes: list[Cause]
     next: NextStep

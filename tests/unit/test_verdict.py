@@ -15,6 +15,7 @@ from snakemake.utils import update_config
 from latentwire.arms_table import ARMS, arm_row
 from latentwire.configuration import checked
 from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.verdict import (
     VerdictSettings,
     bits,
@@ -511,3 +512,42 @@ def test_what_an_arm_stores_and_how_far_it_moves_predictions_stand_beside_its_f1
     assert entry["arms"]["text"]["rate"] is None and entry["arms"]["text"]["divergence"] is None
     text = page(entry)
     assert "| `pca` | 2.00 (1 MB) | " in text and f"predictions on {QUESTIONS} questions" in text
+
+
+def frontier(**changes):
+    """Results with six codecs whose FVU and KL are in the same order, and PCA's noise controls."""
+    found = results()
+    codecs = {"int8": 0.01, "int4": 0.1, "pq4": 0.2, "pq8": 0.4, "pca": 0.6, "phase1": 0.3}
+    kl = {name: 5 * fvu for name, fvu in codecs.items()} | changes
+    for subset in ("all", "answer", "seen", "unseen"):
+        found.reconstruction.update({(name, subset): sums(fvu, 1 - fvu) for name, fvu in codecs.items()})
+    noise = {"noise_rows_pca": 0.5, "noise_equal_pca": 0.25}
+    for subset in ("prompt", "answer"):
+        found.divergence.update({(name, subset): moved(size) for name, size in (kl | noise).items()})
+    found.arms.update({name: arm(1 - fvu, seed=40 + i) for i, (name, fvu) in enumerate((codecs | noise).items())})
+    return found
+
+
+def test_it_says_whether_reconstruction_predicts_generation():
+    found = predictive(frontier(), SETTINGS.bootstrap)
+    assert found["arms"] == ["phase1", "pca", "int8", "int4", "pq4", "pq8"]
+    by_name = {own["measure"]: own for own in found["measures"]}
+    for name in ("FVU", "1 − cosine", "1 − nearest-token accuracy"):
+        assert by_name[name]["kl"]["estimate"] == pytest.approx(1)
+    assert by_name["FVU"]["f1"]["estimate"] > 0.8
+    assert by_name["relative error"]["kl"]["estimate"] == pytest.approx(-1)  # the fixture's falls where FVU rises
+    assert "FVU of tokens seen 10–99 times" not in by_name  # not measured for all of them
+    other = predictive(frontier(int8=5.0, pca=0.01), SETTINGS.bootstrap)
+    assert other["measures"][0]["kl"]["estimate"] < 0.2
+    assert predictive(results(), SETTINGS.bootstrap) is None
+    text = page(verdict_on(frontier()))
+    assert "over 6 codecs" in text and "| FVU | 1 [1, 1] | " in text
+    assert "over 6 codecs" not in page(verdict_on(results()))
+
+
+def test_what_makes_an_error_harmful_is_split_into_allocation_and_direction():
+    (found,) = harm_of_error(frontier(pca=4.0), SETTINGS.bootstrap)
+    factors = {name: found[name]["estimate"] for name in ("total", "allocation", "direction")}
+    assert factors == pytest.approx({"total": 16, "allocation": 2, "direction": 8})
+    assert harm_of_error(results(), SETTINGS.bootstrap) == []
+    assert "| `pca` | 16 | 2 | 8 |" in page(verdict_on(frontier(pca=4.0)))

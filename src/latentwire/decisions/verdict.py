@@ -18,6 +18,7 @@ import pandas as pd
 
 from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.thresholds import reaches
 from latentwire.evaluation.reconstruction_summary import summarise
 from latentwire.evaluation.scores import summarise_arm
@@ -405,6 +406,8 @@ def dimension_verdict(
         "arms": {arm: arm_verdict(arm, results, settings) for arm in results.arms},
         "comparisons": comparisons(results.arms, settings),
         "reconstruction": _reconstruction_table(results),
+        "predictive": predictive(results, settings.bootstrap),
+        "harm_of_error": harm_of_error(results, settings.bootstrap),
         "phase2": [
             {"calibration": summary["calibration"], "prompt_loss": summary["prompt_loss"]}
             for summary in cast("list[Phase2Summary]", results.summaries.get("phase2", []))

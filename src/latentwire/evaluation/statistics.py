@@ -18,7 +18,7 @@ Shape suffixes: N questions, G articles, R resamples, S seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from latentwire.results import IntervalRecord
 
 Floats = NDArray[np.float64]
+# Numerator, denominator and article of each question.
+Sums = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 MIN_ARTICLES = 20
 """With fewer clusters no interval is given."""
@@ -157,6 +159,78 @@ def ratio_interval(
     """
     numerator, denominator = _paired(_checked("numerator", numerator_N), _checked("denominator", denominator_N))
     return _interval(numerator, denominator, articles_N, confidence, resamples, seed)
+
+
+def rank_correlation(
+    first: Sequence[Sums],
+    second: Sequence[Sums],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Spearman's rank correlation over arms between two ratios, with a percentile bootstrap interval over articles.
+
+    The arms are held fixed: the interval covers which articles they were measured on, not which arms there are. The
+    two ratios may be of different questions: articles are resampled for each, those of the second with the next seed.
+
+    Args:
+        first: per arm the numerator, the denominator and the article of each question.
+        second: the same of the second ratio, of the same arms in the same order.
+        confidence: the nominal coverage, between 0 and 1.
+        resamples: the number of bootstrap resamples.
+        seed: the seed of the resampling.
+
+    Returns:
+        The correlation between -1 and 1 with its interval, the second ratio's questions and articles; refused below
+        ``MIN_ARTICLES`` articles. Neither estimate nor interval if the arms do not differ.
+
+    Raises:
+        ValueError: as in ``mean_interval``, or the arms are fewer than three or not the same number on both sides.
+    """
+    from scipy.stats import rankdata
+
+    if len(first) != len(second) or len(first) < 3:
+        raise ValueError(f"expected the same arms on both sides, at least three, got {len(first)} and {len(second)}")
+    tail = _tail(confidence, resamples)
+    ranks, draws = [], []
+    for offset, ratios in enumerate((first, second)):
+        sums = [_sums(_checked("numerator", n), _checked("denominator", d), articles) for n, d, articles in ratios]
+        numerator_AG, denominator_AG = (np.stack(part) for part in zip(*sums, strict=True))
+        articles = numerator_AG.shape[1]
+        weights_RG = np.random.default_rng(seed + offset).multinomial(
+            articles, np.full(articles, 1 / articles), size=resamples
+        )
+        weights_RG = np.vstack(
+            [np.ones((1, articles), dtype=weights_RG.dtype), weights_RG]
+        )  # the estimate comes first
+        total_RA = np.stack([(weights_RG * own_G).sum(axis=1) for own_G in denominator_AG], axis=1)
+        value_RA = np.stack([(weights_RG * own_G).sum(axis=1) for own_G in numerator_AG], axis=1) / total_RA
+        rank_RA = rankdata(value_RA, axis=1)
+        ranks.append(rank_RA - rank_RA.mean(axis=1, keepdims=True))
+        draws.append(articles)
+    scale_R = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        rho_R = (ranks[0] * ranks[1]).sum(axis=1) / scale_R
+    rho, resampled = rho_R[0], np.sort(rho_R[1:])
+    refused = None
+    if min(draws) < MIN_ARTICLES:
+        refused = f"{min(draws)} articles; an interval over fewer than {MIN_ARTICLES} doesn't keep its confidence"
+    elif not np.isfinite(rho_R).all():
+        refused = "the arms don't differ in every resample"
+    lower, upper = (np.nan, np.nan) if refused else (resampled[tail - 1], resampled[-tail])
+    return Interval(
+        estimate=_finite(rho),
+        lower=_finite(lower),
+        upper=_finite(upper),
+        standard_error=_finite(float(resampled.std(ddof=1))) if refused is None else None,
+        confidence=float(confidence),
+        questions=len(second[0][0]),
+        articles=draws[1],
+        resamples=resamples,
+        seed=seed,
+        refused=refused,
+    )
 
 
 def p_value(

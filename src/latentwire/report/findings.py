@@ -10,7 +10,7 @@ from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.decisions.evidence import read_dimension
 from latentwire.files import read_json
 from latentwire.layout import Layout
-from latentwire.report.verdict_text import divergence_table, f1_table, percent, reconstruction_table
+from latentwire.report.verdict_text import divergence_table, f1_table, percent, predictive_lines, reconstruction_table
 from latentwire.results import DimensionVerdict, Verdict
 
 EXAMPLES = 6
@@ -41,7 +41,7 @@ def findings(root: Path) -> str:
         lines += ["", f"K = {entry['k']}, seeds {', '.join(map(str, entry['seeds']))}:", ""]
         lines += ["| difference in F1, points | |", "|---|---|"]
         lines += [f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()]
-        lines += ["", *divergence_table(entry), "", *reconstruction_table(entry)]
+        lines += ["", *divergence_table(entry), "", *predictive_lines(entry), *reconstruction_table(entry)]
     return "\n".join([*lines, "", *_failures(paths, first)]) + "\n"
 
 

@@ -90,14 +90,49 @@ def divergence_table(entry: DimensionVerdict) -> list[str]:
         buckets = (found.get(name) for name in ("unseen", "1-9", "10-99", "100-999", "1000+"))
         counts = " / ".join("–" if own is None else f"{own['kl']['estimate']:.3g}" for own in buckets)
         lines.append(
-            f"| `{arm}` | {rate(entry['arms'][arm])} | {_nats(prompt['kl'])} | {percent(prompt['same_top'])} | "
-            f"{_nats(answer['kl'])} | {_nats(answer['log_likelihood_change'], '+')} | {counts} |"
+            f"| `{arm}` | {rate(entry['arms'][arm])} | {_value(prompt['kl'])} | {percent(prompt['same_top'])} | "
+            f"{_value(answer['kl'])} | {_value(answer['log_likelihood_change'], '+')} | {counts} |"
         )
     return lines
 
 
-def _nats(interval: IntervalRecord, sign: str = "") -> str:
-    """A value in nats with its interval."""
+def predictive_lines(entry: DimensionVerdict) -> list[str]:
+    """Whether reconstruction predicts generation, and what makes errors harmful, as Markdown lines; may be none."""
+    lines: list[str] = []
+    if found := entry["predictive"]:
+        first = found["measures"][0]["kl"]
+        lines += [
+            f"Does reconstruction (on `gate`) predict generation (on `final`, {first['questions']} questions)? "
+            f"Spearman's rank correlation over {len(found['arms'])} codecs, with intervals over articles (for these "
+            "codecs):",
+            "",
+            "| error of reconstruction | with KL at prompt positions | with the F1 that is lost |",
+            "|---|---|---|",
+            *(f"| {own['measure']} | {_value(own['kl'])} | {_value(own['f1'])} |" for own in found["measures"]),
+            "",
+        ]
+    if entry["harm_of_error"]:
+        lines += [
+            "KL at prompt positions, as a multiple of that of Gaussian noise of equal FVU: how much of it is due to "
+            "which tokens carry the error (noise as large row by row, over equal noise), and how much to the error's "
+            "direction (the codec over that noise):",
+            "",
+            "| codec | times | due to allocation | due to direction |",
+            "|---|---|---|---|",
+            *(
+                f"| `{own['codec']}` | {_value(own['total'])} | {_value(own['allocation'])} "
+                f"| {_value(own['direction'])} |"
+                for own in entry["harm_of_error"]
+            ),
+            "",
+        ]
+    return lines
+
+
+def _value(interval: IntervalRecord, sign: str = "") -> str:
+    """A value with its interval; a dash for none."""
+    if interval["estimate"] is None:
+        return "–"
     value = f"{interval['estimate']:{sign}.3g}"
     return value if interval["lower"] is None else f"{value} [{interval['lower']:.3g}, {interval['upper']:.3g}]"
 
@@ -228,7 +263,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
         *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
     ]
     lines += ["", *divergence_table(entry)]
-    lines += ["", *reconstruction_table(entry)]
+    lines += ["", *predictive_lines(entry), *reconstruction_table(entry)]
     if entry["phase2"]:
         lines += ["", "Prompt cross-entropy above the text's (nats; all / first mentions / repeated mentions):", ""]
         for run, found in enumerate(entry["phase2"], 1):
