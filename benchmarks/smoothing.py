@@ -53,7 +53,7 @@ def prepared(arguments: argparse.Namespace) -> dict[str, pd.DataFrame]:
     """Prompts of the training split, and of the whole development set."""
     renderer = PromptRenderer(AutoTokenizer.from_pretrained(arguments.model), arguments.prompt_style)
     files = {"train": arguments.train_file, "dev": arguments.dev_file}
-    rows = {name: pd.DataFrame(read_squad_json(file).to_pandas()) for name, file in files.items()}
+    rows = {name: pd.DataFrame(read_squad_json(file)) for name, file in files.items()}
     rows["train"] = rows["train"].sample(arguments.samples, random_state=0)
     return {
         name: prepare_split(name, own, renderer, max_prompt_tokens=512, on_long_prompt="trim")[0]

@@ -53,7 +53,7 @@ TABLE_RMS = 0.0084  # of Llama-3.1-8B's input embeddings
 def train_tokenizer(train_file: Path, size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most ``size`` tokens from the contexts and questions of a SQuAD v1.1 file."""
     rows = read_squad_json(train_file)
-    texts = [*dict.fromkeys(rows["context"]), *rows["question"]]
+    texts = [*dict.fromkeys(row["context"] for row in rows), *(row["question"] for row in rows)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -162,7 +162,7 @@ def add_bootstrap_arguments(to: argparse.ArgumentParser) -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Limit torch and BLAS to ``threads``, and quieten libraries that would write to the log."""
+    """Prepare torch and BLAS: their threads, and what makes results right and repeatable on every device."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
     if threads < allotted:  # Snakemake takes no more than the cores that it sees on the node
@@ -174,9 +174,14 @@ def set_threads(threads: int) -> None:
         )
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[library] = str(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products; read when CUDA starts
     import torch
 
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")  # no TF32
+    torch.backends.cudnn.allow_tf32 = False
+    # Given a mask, cuDNN's attention returns NaN gradients at some lengths, and plans anew for every shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     # As use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler: 1.5 s per program.
     torch.set_deterministic_debug_mode("warn")
     # Nothing reads memory before it is written, and filling it costs a pass over every new tensor.

@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from latentwire.configuration import content_identity
 from latentwire.errors import InputError
@@ -17,9 +25,31 @@ from latentwire.hub import unavailable
 
 # How configurations say that embeddings are multiplied after the look-up.
 RESCALING = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
+# The base error of the HTTP library behind the hub's client, which is another library in other versions.
+_HTTP_ERROR: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 # What loading raises; a connection that dies in the middle of a download comes as the HTTP library's own error.
-LOADING_ERRORS = (OSError, ValueError, httpx2.HTTPError)
+LOADING_ERRORS = (OSError, ValueError, _HTTP_ERROR)
+# The attention of loaded models: PyTorch's, with a mask in which every position attends to something.
+ROWS_NOT_EMPTY = "sdpa_rows_not_empty"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _mask_without_empty_rows(*arguments: Any, **options: Any) -> torch.Tensor | None:
+    """transformers' mask ``[B, 1, Q, K]``, in which a padded position, which attends to nothing, attends to itself.
+
+    Kernels differ in what they make of a row without any position, and a value that is not a number would reach the
+    other positions through the next layer.
+    """
+    mask = sdpa_mask(*arguments, **options)
+    if mask is None or mask.shape[-2] == 1:  # a new token attends to itself
+        return mask
+    queries, keys = mask.shape[-2:]
+    own = torch.arange(keys, device=mask.device) == torch.arange(keys - queries, keys, device=mask.device)[:, None]
+    return mask | (own & ~mask.any(dim=-1, keepdim=True))
+
+
+AttentionInterface.register(ROWS_NOT_EMPTY, sdpa_attention_forward)
+AttentionMaskInterface.register(ROWS_NOT_EMPTY, _mask_without_empty_rows)
 
 
 def fetch(model: str, name: str, revision: str | None) -> Path:
@@ -110,4 +140,6 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
         )
     except LOADING_ERRORS as error:
         raise unavailable("model", model, revision, error) from error
+    if loaded.config._attn_implementation == "sdpa":
+        loaded.set_attn_implementation(ROWS_NOT_EMPTY)
     return loaded.to(device).eval().requires_grad_(False)

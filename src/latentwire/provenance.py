@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ MODEL_CARD = "reader.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "safetensors")
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that compute."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def library_versions() -> dict[str, str | None]:
+    """Versions of Python and of the libraries that compute; None for one that is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def utc_day() -> str:

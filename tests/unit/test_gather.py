@@ -5,7 +5,6 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from datasets import Dataset
 
 from latentwire.data import gather as gather_module
 from latentwire.data.corpus import generate_corpus
@@ -34,14 +33,14 @@ def folder(corpora, tmp_path):
 
 
 def test_a_folder_and_the_hub_give_the_same_bytes(corpora, folder, tmp_path, monkeypatch):
-    tables = [Dataset.from_list(flatten_squad(corpus, "hub")) for corpus in corpora]
+    tables = [flatten_squad(corpus, "hub") for corpus in corpora]
     monkeypatch.setattr(gather_module, "read_hub", lambda path, revision: tables)
     titles = sorted(article["title"] for article in corpora[0]["data"])[1:]
     (tmp_path / "articles.json").write_text(json.dumps(titles))
     options = {"articles": tmp_path / "articles.json", "path": "some/squad", "revision": "abc"}
     from_folder = gather(folder, tmp_path / "a", **options)
     assert from_folder == gather(None, tmp_path / "b", **options)
-    written = read_squad_json(tmp_path / "a" / "train.json").to_list()
+    written = read_squad_json(tmp_path / "a" / "train.json")
     expected = [row for row in flatten_squad(corpora[0], "train") if row["title"] in titles]
     assert sorted(written, key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
     assert [row["title"] for row in written] == sorted(row["title"] for row in expected)

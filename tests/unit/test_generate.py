@@ -26,6 +26,7 @@ from latentwire.evaluation.generate import (
     padded_embeddings,
 )
 from latentwire.evaluation.prefixes import prefix_runs
+from latentwire.lm import load_model
 
 CAP = 8
 
@@ -353,3 +354,36 @@ def test_answers_come_with_the_index_of_their_prompt(tiny_model, tokenizer, sequ
     decoder = Decoder(tiny_model(), tokenizer, 3)
     found = dict(generate_answers(decoder, sequences[:5], [[4, 1], [0, 2, 3]]))
     assert [found[index] for index in range(5)] == [decoder.answers([ids])[0] for ids in sequences[:5]]
+
+
+# Attention masks
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_no_position_of_a_loaded_model_attends_to_nothing_and_nothing_else_changes(
+    tiny_model, tokenizer, sequences, tmp_path, monkeypatch, kv_heads
+):
+    tiny_model(num_key_value_heads=kv_heads).save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), None, "float32", torch.device("cpu"))
+    plain = LlamaForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa").eval()
+    masks, attention = [], torch.nn.functional.scaled_dot_product_attention
+
+    def observed(*arguments, attn_mask=None, **options):
+        masks.append(attn_mask)
+        return attention(*arguments, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", observed)
+    prompts = sequences[:4]
+    answers = Decoder(loaded, tokenizer, CAP).answers(prompts)
+    padded = [mask for mask in masks if mask is not None]
+    assert padded and all(mask.any(dim=-1).all() for mask in padded)
+    masks.clear()
+    assert Decoder(plain, tokenizer, CAP).answers(prompts) == answers
+    assert not all(mask.any(dim=-1).all() for mask in masks if mask is not None)  # what is avoided does happen
+
+    length = max(map(len, prompts))
+    ids_BL, mask_BL = torch.zeros(2, 4, length, dtype=torch.int64)
+    for row, ids in enumerate(prompts):
+        ids_BL[row, length - len(ids) :], mask_BL[row, length - len(ids) :] = torch.from_numpy(ids), 1
+    ours, theirs = (model(input_ids=ids_BL, attention_mask=mask_BL).logits for model in (loaded, plain))
+    assert torch.equal(ours[mask_BL.bool()], theirs[mask_BL.bool()])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset
 
 from latentwire.data import prepare as module
 from latentwire.data.corpus import generate_corpus
@@ -146,7 +145,7 @@ def test_the_same_article_in_both_files_is_refused(files):
 
 def test_the_hubs_data_set_takes_the_same_path(files, monkeypatch):
     corpora = [generate_corpus(9, count, start=start) for start, count in [(0, 3), (3, 2)]]
-    tables = tuple(Dataset.from_list(flatten_squad(corpus, "x")) for corpus in corpora)
+    tables = tuple(flatten_squad(corpus, "x") for corpus in corpora)
     monkeypatch.setattr(module, "read_hub", lambda path, revision: tables)
     train, dev = read_source(data_settings(source="hub", path="rajpurkar/squad"))
     assert train.to_dict("records") == flatten_squad(corpora[0], "x")
@@ -156,7 +155,7 @@ def test_the_hubs_data_set_takes_the_same_path(files, monkeypatch):
 def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
     rows = flatten_squad(generate_corpus(9, 1), "x")
     rows[3]["answers"] = {"text": [], "answer_start": []}
-    monkeypatch.setattr(module, "read_hub", lambda path, revision: (Dataset.from_list(rows), None))
+    monkeypatch.setattr(module, "read_hub", lambda path, revision: (rows, None))
     with pytest.raises(InputError, match=f"question '{rows[3]['id']}' has no answers"):
         read_source(data_settings(source="hub", path="rajpurkar/squad_v2"))
 

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,13 +163,11 @@ def test_whatever_is_broken_is_named_or_was_not_broken(first, junk, second, more
             assert all(isinstance(text, str) and text.strip() for text in row["answers"]["text"])
 
 
-def test_a_file_becomes_a_table_of_the_datasets_library(tmp_path):
+def test_a_file_becomes_flat_rows(tmp_path):
     path = tmp_path / "train.json"
     path.write_text(json.dumps(small_corpus()), encoding="utf-8")
-    table = read_squad_json(path)
-    assert isinstance(table, Dataset)
-    assert table.column_names == ["id", "title", "context", "question", "answers"]
-    assert list(table) == flatten_squad(small_corpus(), "file.json")
+    assert read_squad_json(path) == flatten_squad(small_corpus(), "file.json")
+    assert list(read_squad_json(path)[0]) == ["id", "title", "context", "question", "answers"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +199,7 @@ def test_a_data_set_that_the_hub_does_not_give_says_what_to_do(monkeypatch):
 
 def test_a_data_set_on_the_hub_without_the_splits_is_named(monkeypatch):
     monkeypatch.setattr(squad, "snapshot_download", lambda name, repo_type, revision: "folder")
-    monkeypatch.setattr(squad, "load_dataset", lambda folder: {"train": 1, "test": 2})
+    monkeypatch.setattr("datasets.load_dataset", lambda folder: {"train": 1, "test": 2})
     with pytest.raises(InputError, match=r"'owner/data' \(data.path\): it has no split 'validation'.*'train', 'test'"):
         read_hub("owner/data", None)
 
@@ -263,18 +260,18 @@ def test_a_subset_of_a_local_file_and_of_a_folder(tmp_path, caplog, split):
 
 
 def test_a_subset_of_a_data_set_on_the_hub(monkeypatch):
-    train, validation = (Dataset.from_list(flatten_squad(generate_corpus(seed, 1), "x")) for seed in (0, 1))
+    train, validation = (flatten_squad(generate_corpus(seed, 1), "x") for seed in (0, 1))
     asked = []
     monkeypatch.setattr(squad, "read_hub", lambda *arguments: asked.append(arguments) or (train, validation))
     items = load_squad_subset("validation", 3, "rajpurkar/squad", revision="abc")
     assert asked == [("rajpurkar/squad", "abc")]
-    assert {item["id"] for item in items} <= set(validation["id"])
+    assert {item["id"] for item in items} <= {row["id"] for row in validation}
 
 
 def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
     rows = flatten_squad(small_corpus(), "x")
     rows[1]["answers"] = {"text": [], "answer_start": []}  # as SQuAD v2 has it
-    monkeypatch.setattr(squad, "read_hub", lambda *arguments: (Dataset.from_list(rows), None))
+    monkeypatch.setattr(squad, "read_hub", lambda *arguments: (rows, None))
     with pytest.raises(InputError, match="question 'q1'.*no answers"):
         load_squad_subset("train", 3, "rajpurkar/squad_v2")
 

@@ -62,13 +62,10 @@ def gather(
     missing = {name: split for name, split in files.items() if not (output / name).is_file()}
     if missing and folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder; it has to hold train-v1.1*.json and dev-v1.1*.json")
-    if missing and folder is None:
-        train, dev = read_hub(path, revision)
+    train, dev = read_hub(path, revision) if missing and folder is None else ([], [])
     for name, split in missing.items():
-        if folder is not None:
-            rows = read_rows(split, folder, None, 0).to_list()
-        else:
-            rows = (train if split == "train" else dev).to_list()
+        of_the_hub = train if split == "train" else dev
+        rows = of_the_hub if folder is None else read_rows(split, folder, None, 0)
         if split == "train" and articles is not None:
             rows = _of_articles(rows, read_json(articles))
         write_text(output / name, json.dumps(official_layout(rows), ensure_ascii=False) + "\n")

@@ -13,7 +13,7 @@ import pandas as pd
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
 from latentwire.data.splits import SPLITS, assign_articles, sample_rows
-from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
+from latentwire.data.squad import Row, flatten_squad, read_hub, read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt
@@ -29,21 +29,17 @@ def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         case "local":
             if not settings.train_file:
                 raise InputError("data.source is 'local' but data.train_file names no file")
-            dev_table = read_squad_json(settings.dev_file) if settings.dev_file else None
-            train_table = read_squad_json(settings.train_file)
+            dev_rows = read_squad_json(settings.dev_file) if settings.dev_file else None
+            train_rows = read_squad_json(settings.train_file)
         case "hub":
             if not settings.path:
                 raise InputError("data.source is 'hub' but data.path names no data set")
-            train_table, dev_table = read_hub(settings.path, settings.revision)
-    return _frame(train_table), None if dev_table is None else _frame(dev_table)
+            train_rows, dev_rows = read_hub(settings.path, settings.revision)
+    return _frame(train_rows), None if dev_rows is None else _frame(dev_rows)
 
 
-def _frame(table: Any) -> pd.DataFrame:
-    frame = table.to_pandas()
-    frame["answers"] = [
-        {"text": list(answers["text"]), "answer_start": [int(start) for start in answers["answer_start"]]}
-        for answers in frame["answers"]
-    ]
+def _frame(rows: list[Row]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
     for identifier, answers in zip(frame["id"], frame["answers"], strict=True):
         if not answers["text"]:
             raise InputError(f"question {identifier!r} has no answers (SQuAD v1.1 needs one)")

@@ -1,4 +1,4 @@
-"""Question-answering sources in the official SQuAD v1.1 layout, as flat ``datasets`` tables.
+"""Question-answering sources in the official SQuAD v1.1 layout, as flat rows.
 
 A row has ``id``, ``title`` (the article), ``context``, ``question`` and ``answers`` (``text`` and ``answer_start``
 lists), which is the layout of SQuAD on the hub.
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
 from huggingface_hub import snapshot_download
 
 from latentwire.errors import InputError
@@ -99,7 +98,7 @@ def flatten_squad(content: Any, name: str) -> list[Row]:
     return rows
 
 
-def read_squad_json(path: str | Path) -> Dataset:
+def read_squad_json(path: str | Path) -> list[Row]:
     """The questions of an official SQuAD v1.1 JSON file.
 
     Raises:
@@ -112,10 +111,10 @@ def read_squad_json(path: str | Path) -> Dataset:
         raise InputError(f"{path}: no such file (data.train_file, data.dev_file)") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    return Dataset.from_list(flatten_squad(content, str(path)))
+    return flatten_squad(content, str(path))
 
 
-def read_hub(name: str, revision: str | None) -> tuple[Dataset, Dataset]:
+def read_hub(name: str, revision: str | None) -> tuple[list[Row], list[Row]]:
     """The ``train`` and ``validation`` splits of a SQuAD-like data set on the hub.
 
     The repository is fetched first and then read as a local folder: given its name, ``load_dataset`` takes whatever
@@ -124,13 +123,15 @@ def read_hub(name: str, revision: str | None) -> tuple[Dataset, Dataset]:
     Raises:
         InputError: it can't be loaded (unknown, gated, or no network and not in the cache), or lacks a split.
     """
+    import datasets  # not where models are trained or read, which may not have it
+
     try:
-        loaded = load_dataset(snapshot_download(name, repo_type="dataset", revision=revision))
+        loaded = datasets.load_dataset(snapshot_download(name, repo_type="dataset", revision=revision))
     except Exception as error:  # the hub's client raises a dozen unrelated classes
         raise unavailable("data", name, revision, error) from error
     for split in ("train", "validation"):
         _require(split in loaded, f"data set {name!r} (data.path)", f"it has no split {split!r}, only {list(loaded)}")
-    return loaded["train"], loaded["validation"]
+    return list(loaded["train"]), list(loaded["validation"])
 
 
 def load_squad_subset(
@@ -178,12 +179,12 @@ def load_squad_subset(
     ]
 
 
-def read_rows(split: str, data: str | Path, revision: str | None, seed: int) -> Dataset:
+def read_rows(split: str, data: str | Path, revision: str | None, seed: int) -> list[Row]:
     """All questions of a split; see :func:`load_squad_subset` for the arguments."""
     if str(data) == DEMO:
         from latentwire.data.corpus import demo_splits
 
-        return Dataset.from_list(flatten_squad(demo_splits(seed)[split], f"demo corpus, {split}"))
+        return flatten_squad(demo_splits(seed)[split], f"demo corpus, {split}")
     path = Path(data)
     if path.is_file():
         return read_squad_json(path)

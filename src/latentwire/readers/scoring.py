@@ -29,7 +29,7 @@ def read_questions(path: Path, articles: Path | None = None) -> list[Row]:
     Raises:
         InputError: a title is not in the file.
     """
-    rows: list[Row] = read_squad_json(path).to_list()
+    rows: list[Row] = read_squad_json(path)
     if articles is None:
         return rows
     titles = set(read_json(articles))

@@ -278,7 +278,7 @@ def tune_reader(
         InputError: the model or the questions can't be read.
         FloatingPointError, Stopped: see :func:`tune`.
     """
-    rows = read_squad_json(train_file).to_list()
+    rows = read_squad_json(train_file)
     renderer = PromptRenderer(load_tokenizer(model, revision), prompt_style, system_prompt)
     apart = held_out_articles_of([row["title"] for row in rows], held_out_articles, settings.seed)
     train, held_out = (

@@ -1,0 +1,90 @@
+"""The programs that compute run where only torch, transformers, pydantic and common libraries are installed.
+
+So does a GPU machine's image. Data preparation, the workflow and the report need more.
+"""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from workspace import RESULTS, environment
+
+GIVEN = ("torch", "transformers", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "tqdm")
+MISSING = ("datasets", "jsonschema", "snakemake", "peft", "gguf", "matplotlib")
+
+pytestmark = pytest.mark.workflow
+
+
+def with_requirements(names: tuple[str, ...]) -> dict[str, object]:
+    """Installed distributions by name: these, and what they require on this machine."""
+    found, pending = {}, list(names)
+    while pending:
+        name = pending.pop()
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:  # required elsewhere, such as CUDA's libraries
+            continue
+        key = installed.metadata["Name"].lower().replace("_", "-")
+        if key not in found:
+            found[key] = installed
+            wanted = map(Requirement, installed.requires or ())
+            pending += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that sees these distributions alone; Snakemake's own processes stay with this one."""
+    folder = tmp_path_factory.mktemp("bare")
+    packages = folder / "packages"
+    packages.mkdir()
+    for installed in with_requirements(GIVEN).values():
+        for top in {Path(str(file)).parts[0] for file in installed.files or ()} - {"..", "__pycache__"}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(Path(str(installed.locate_file(top))))
+    python = folder / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *snakemake*--target-jobs*) exec {sys.executable} "$@";; esac\n'
+        f'PYTHONPATH="$PYTHONPATH:{packages}" exec {sys.executable} -S "$@"\n'
+    )
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    return python
+
+
+@pytest.mark.parametrize("module", MISSING)
+def test_what_the_programs_have_to_do_without_is_not_there(bare_python, module):
+    done = subprocess.run([bare_python, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.slow
+def test_from_prepared_data_to_the_verdict_the_results_are_the_same(bare_python, finished, tmp_path):
+    expected = {name: content for name, content in finished.results().items() if name != "report.html"}
+    workspace = finished.copy(tmp_path / "workspace")
+    for path in (workspace / RESULTS).iterdir():
+        if path.name != "data":
+            subprocess.run(["rm", "-rf", path], check=True)
+    start = "import sys; sys.executable = sys.argv.pop(1); from snakemake.cli import main; main()"
+    given = ("final", "--cores", "2", "--configfile", "tiny.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", start, bare_python, *given],
+        cwd=workspace.folder, env=environment(workspace.folder), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = workspace.results()
+    assert expected.keys() == found.keys()
+    for name, content in expected.items():
+        if name.endswith(".provenance.json") and not name.startswith("data/"):
+            theirs, ours = json.loads(content), json.loads(found[name])
+            assert ours["versions"] == theirs["versions"] | {"datasets": None}
+            assert ours | {"versions": None} == theirs | {"versions": None}
+        else:
+            assert found[name] == content, name
+    assert os.path.getsize(workspace / f"{RESULTS}/verdict/verdict.md") > 0
