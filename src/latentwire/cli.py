@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from latentwire.arms_table import Variant
 from latentwire.errors import InputError
 from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
-from latentwire.settings import Section, Statistics
+from latentwire.settings import Section, Statistics, wanted
 
 if TYPE_CHECKING:
     from latentwire.resuming.work import Work
@@ -33,12 +33,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.required or action.default is None else super()._get_help_string(action)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser that shows defaults, with ``--threads``."""
+def parser(description: str | None, *, threads: bool = True) -> argparse.ArgumentParser:
+    """An argument parser that shows defaults, with ``--threads`` for a program that computes."""
     made = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
-    made.add_argument(
-        "--threads", type=int, default=2, help="CPU threads; results are bit-identical at an equal number"
-    )
+    if threads:
+        made.add_argument(
+            "--threads", type=int, default=2, help="CPU threads; results are bit-identical at an equal number"
+        )
     return made
 
 
@@ -72,7 +73,7 @@ def _reader(section: type[Section], name: str) -> Callable[[str], object]:
         try:
             return getattr(section.model_validate({name: text}), name)
         except ValidationError as error:
-            raise argparse.ArgumentTypeError("; ".join(one["msg"] for one in error.errors())) from None
+            raise argparse.ArgumentTypeError(", or ".join(map(wanted, error.errors()))) from None
 
     return read
 

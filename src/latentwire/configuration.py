@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentwire.arms_table import ARMS
-from latentwire.settings import Configuration, Section, section_of
+from latentwire.settings import Configuration, Section, section_of, wanted
 
 Config = dict[str, Any]
 
@@ -68,12 +67,6 @@ def _description(place: tuple[Any, ...]) -> str:
     return (field.description or "") if field is not None else ""
 
 
-def _wanted(error: Any) -> str:
-    """What a value should be, to follow it in a sentence."""
-    own = {"missing": "is missing", "model_type": "should be a section with keys of its own"}
-    return own.get(error["type"]) or re.sub("^(Input|String|List|Value error,) ", "", error["msg"])
-
-
 def problems(error: ValidationError) -> list[str]:
     """Every problem of a configuration, one line each: the place, the value, what is wanted, and what it means."""
     found: dict[tuple[Any, ...], list[Any]] = {}
@@ -85,7 +78,7 @@ def problems(error: ValidationError) -> list[str]:
         if errors[0]["type"] == "extra_forbidden":
             lines.append(f"{name}: {_unknown_key(place)}")
             continue
-        wanted = [_wanted(one) for one in errors]
+        wanted = [wanted(one) for one in errors]
         meaning = f" ({description.rstrip('.')})" if (description := _description(place)) else ""
         value = "" if errors[0]["type"] == "missing" else f"{_shortened.repr(errors[0]['input'])} "
         lines.append(f"{name}: {value}{', or '.join(wanted)}{meaning}")

@@ -7,6 +7,7 @@ slow is imported: the Snakefile imports this.
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -72,6 +73,12 @@ class Section(BaseModel):
 def section_of(annotation: Any) -> type[Section] | None:
     """The section that a field is of, or None if it is a value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def wanted(error: Any) -> str:
+    """What a value should be, by an error of pydantic, to follow the value in a sentence."""
+    own = {"missing": "is missing", "model_type": "should be a section with keys of its own"}
+    return own.get(error["type"]) or re.sub("^(Input|String|List|Value error,) ", "", error["msg"])
 
 
 class Exploratory(Section):

@@ -10,7 +10,7 @@ from latentwire.settings import Gate
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--scores", type=Path, required=True, help="scores of the original arms on gate")
     cli.add_settings(parser, Gate, "threshold", "override_ceiling")
     cli.add_bootstrap_arguments(parser)

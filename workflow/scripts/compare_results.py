@@ -14,7 +14,7 @@ from latentwire import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("first", type=Path, help="results/<experiment> of one run")
     parser.add_argument("second", type=Path, help="that of another")
     return parser.parse_args()

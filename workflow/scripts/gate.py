@@ -10,7 +10,7 @@ from latentwire.settings import Gate
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--ceiling", type=Path, required=True, help="the ceiling check's findings")
     parser.add_argument("--text", type=Path, required=True, help="scores of the ceiling's arms on gate")
     parser.add_argument("--phase1", type=Path, required=True, help="scores of Phase 1 on gate")

@@ -13,7 +13,7 @@ from latentwire import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--source", default="hub", help="folder of official v1.1 files, or 'hub'")
     parser.add_argument("--path", default="rajpurkar/squad", help="data set on the hub")
     parser.add_argument("--revision", default="7b6d24c440a36b6815f21b70d25016731768db1f", help="its commit")

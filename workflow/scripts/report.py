@@ -9,7 +9,7 @@ from latentwire import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--root", type=Path, required=True, help="the experiment's folder of results")
     parser.add_argument("--output", type=Path, required=True, help="page to write")
     return parser.parse_args()

@@ -9,7 +9,7 @@ from latentwire import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--ceiling", type=Path, required=True, help="what the ceiling check found")
     parser.add_argument("--output", type=Path, required=True, help="file to write where training is allowed (JSON)")
     return parser.parse_args()

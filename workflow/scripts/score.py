@@ -10,7 +10,7 @@ from latentwire.settings import Evaluate
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions of all shards")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split")
     parser.add_argument("--divergence", type=Path, nargs="+", required=True, help="comparisons of all shards")

@@ -9,7 +9,7 @@ from latentwire import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--verdict", type=Path, required=True, help="verdict.json of the experiment")
     return parser.parse_args()
 
