@@ -78,10 +78,10 @@ def problems(error: ValidationError) -> list[str]:
         if errors[0]["type"] == "extra_forbidden":
             lines.append(f"{name}: {_unknown_key(place)}")
             continue
-        wanted = [wanted(one) for one in errors]
+        expected = [wanted(one) for one in errors]
         meaning = f" ({description.rstrip('.')})" if (description := _description(place)) else ""
         value = "" if errors[0]["type"] == "missing" else f"{_shortened.repr(errors[0]['input'])} "
-        lines.append(f"{name}: {value}{', or '.join(wanted)}{meaning}")
+        lines.append(f"{name}: {value}{', or '.join(expected)}{meaning}")
     return lines
 
 
