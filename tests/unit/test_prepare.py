@@ -287,7 +287,7 @@ def test_evaluation_prompts_are_trimmed_from_the_end_where_the_settings_say_so(r
     assert not all(mask.any() for mask in frame["answer_mask"])  # it does not look at the answer
 
 
-def test_a_question_of_which_no_sentence_fits_is_dropped_with_a_note(renderer):
+def test_a_question_of_which_no_word_fits_is_dropped_with_a_note(renderer):
     rows = demo_rows()
     long = rows.iloc[:1].assign(id="long", question="What " + "is " * 60 + "big?")
     frame, notes = split(pd.concat([rows, long]), renderer, "train", 60)
@@ -297,7 +297,7 @@ def test_a_question_of_which_no_sentence_fits_is_dropped_with_a_note(renderer):
         "id": "long",
         "tokens": notes[-1]["tokens"],
         "action": "dropped",
-        "reason": "no sentence of the context fits",
+        "reason": "no word of the context fits",
     }
 
 

@@ -100,7 +100,7 @@ def prepare_split(
             )
             note = {"split": name, "id": row["id"], "tokens": str(len(prompt.input_ids))}
             if trimmed is None:
-                notes.append(note | {"action": "dropped", "reason": "no sentence of the context fits"})
+                notes.append(note | {"action": "dropped", "reason": "no word of the context fits"})
                 continue
             notes.append(note | {"action": "trimmed", "reason": f"longer than {limit} tokens"})
             row, prompt = trimmed, renderer.prompts([trimmed])[0]

@@ -6,19 +6,27 @@ does not fit, only the context is trimmed: the question, the instruction and the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import regex
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.errors import InputError
 from latentwire.settings import PromptStyle
 
-# Some chat templates print today's date; a constant keeps prompts the same from day to day.
-_DATE = "26 Jul 2024"
+# Some chat templates print today's date; a constant keeps prompts the same from day to day, whichever way they ask.
+_DAY = datetime(2024, 7, 26)
+_DATE = _DAY.strftime("%d %b %Y")
+# In front of a template that calls transformers' strftime_now, which takes today, this macro takes its place.
+_DIRECTIVES = "".join(f"|replace('%{d}', '{_DAY.strftime('%' + d)}')" for d in "aAbBdeFHIjmMpSuwyY")
+_FIXED_DAY = "{% macro strftime_now(format) %}{{ format|replace('%-', '%')" + _DIRECTIVES + " }}{% endmacro %}"
+# Ends of sentences: Latin marks before white space, those of other scripts (Unicode's STerm) anywhere, and line ends.
+_SENTENCE_ENDS = regex.compile(r"(?<=[.!?])\s+|(?<=\p{Sentence_Break=STerm})(?<![!?])\s*|\n+")
+_WORD_ENDS = regex.compile(r"\s+")
 
 
 def source_text(context: str, question: str) -> str:
@@ -29,6 +37,10 @@ def source_text(context: str, question: str) -> str:
 def question_text(question: str) -> str:
     """The prompt text with the context removed (the ``question`` arm)."""
     return f"Question: {question}\n"
+
+
+# Token ids, and the characters of each token, from and to.
+Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,11 @@ class PromptRenderer:
         if not tokenizer.is_fast:
             raise InputError("the tokenizer gives no character offsets: a tokenizer.json ('fast' tokenizer) is needed")
         self.tokenizer, self.style, self.system_prompt = tokenizer, style, system_prompt
+        # Several templates by name, or one.
+        template = tokenizer.get_chat_template() if style == "chat" else ""
+        self._template = (_FIXED_DAY if "strftime_now" in template else "") + template
+        added = tokenizer.added_tokens_decoder.values()
+        self._control_tokens = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
 
     def render(self, source: str) -> str:
         """The full prompt text up to where the answer begins."""
@@ -75,21 +92,38 @@ class PromptRenderer:
             return f"{source}Answer:"
         messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         messages.append({"role": "user", "content": source})
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=_DATE)
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=_DATE,
+            )
+        except Exception as error:  # whatever a template raises, or Jinja about it
+            system = "set model.system_prompt to null if it takes no system message, or " if self.system_prompt else ""
+            raise InputError(
+                f"the tokenizer's chat template can't render a question ({type(error).__name__}: {error}): {system}"
+                "set model.prompt_style to 'plain'"
+            ) from error
+        return str(text)
 
-    def tokenise(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def tokenise(self, texts: list[str], sources: Sequence[str] | None = None) -> list[Encoded]:
         """Token ids and character offsets of rendered prompts.
 
-        A plain prompt begins with the model's BOS, where it has one; a chat prompt holds what the template gives.
+        A plain prompt begins with the model's BOS, if it has one, and ends with its cue; a chat prompt holds what the
+        template gives.
+
+        Args:
+            texts: the rendered prompts.
+            sources: what each of them was rendered from: names of control tokens in it are text.
 
         Raises:
-            InputError: a prompt begins with two BOS tokens, or its text itself holds one.
+            InputError: a prompt begins with two BOS tokens, or without ``sources`` its text itself holds one.
         """
         if not texts:
             return []
-        encoded = self._encode(texts)
+        encoded = self._encode(texts, sources)
         bos = self.tokenizer.bos_token_id
         # A template may mark every message with the BOS token, so a text without any tells how many belong.
         expected = self._encode([self.render("x")])[0][0].count(bos)
@@ -101,26 +135,53 @@ class PromptRenderer:
                 )
         return encoded
 
-    def _encode(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        encoded = self.tokenizer(texts, add_special_tokens=self.style == "plain", return_offsets_mapping=True)
+    def _encode(self, texts: list[str], sources: Sequence[str | None] | None = None) -> list[Encoded]:
+        plain = self.style == "plain"
+        encoded = self.tokenizer(texts, add_special_tokens=plain, return_offsets_mapping=True)
         pairs = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+        for number, source in enumerate(sources or ()):
+            if source is not None and any(token in source for token in self._control_tokens):
+                pairs[number] = self._encode_parts(texts[number], source.strip())
+        return [self._from_bos_to_cue(*pair) for pair in pairs] if plain else pairs
+
+    def _encode_parts(self, text: str, source: str) -> Encoded:
+        """A rendered prompt whose source holds the names of control tokens, which stay text."""
+        start = text.find(source)
+        if start < 0:
+            raise InputError(f"the chat template does not keep the prompt text verbatim: {source[:80]!r}")
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        end = start + len(source)
+        for begin, stop, literal in ((0, start, False), (start, end, True), (end, len(text), False)):
+            part = self.tokenizer(
+                text[begin:stop], add_special_tokens=False, split_special_tokens=literal, return_offsets_mapping=True
+            )
+            ids += part["input_ids"]
+            offsets += [(begin + first, begin + last) for first, last in part["offset_mapping"]]
+        return ids, offsets
+
+    def _from_bos_to_cue(self, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+        """A plain prompt from its BOS, which not every tokenizer adds, to its cue, behind which some add an end."""
         bos = self.tokenizer.bos_token_id
-        if self.style == "chat" or bos is None:
-            return pairs
-        # Not every tokenizer adds its BOS by itself.
-        return [pair if pair[0][:1] == [bos] else ([bos, *pair[0]], [(0, 0), *pair[1]]) for pair in pairs]
+        while ids and offsets[-1][0] == offsets[-1][1] and ids[-1] in self.tokenizer.all_special_ids:
+            ids, offsets = ids[:-1], offsets[:-1]
+        if bos is None or ids[:1] == [bos]:
+            return ids, offsets
+        return [bos, *ids], [(0, 0), *offsets]
 
     def question_only(self, questions: list[str]) -> list[list[int]]:
         """Token ids of the prompts with the context removed."""
-        return [ids for ids, _ in self.tokenise([self.render(question_text(q)) for q in questions])]
+        sources = [question_text(question) for question in questions]
+        return [ids for ids, _ in self.tokenise([self.render(source) for source in sources], sources)]
 
     def prompts(self, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
         """Tokenised prompts of rows with ``context``, ``question`` and ``answers``."""
         sources = [source_text(row["context"], row["question"]) for row in rows]
         texts = [self.render(source) for source in sources]
+        encoded = self.tokenise(texts, sources)
         return [
             _located(row, source, text, ids, offsets)
-            for row, source, text, (ids, offsets) in zip(rows, sources, texts, self.tokenise(texts), strict=True)
+            for row, source, text, (ids, offsets) in zip(rows, sources, texts, encoded, strict=True)
         ]
 
 
@@ -158,38 +219,57 @@ def answer_spans(row: dict[str, Any]) -> list[tuple[int, int]]:
     return sorted(spans)
 
 
-def _sentences(context: str) -> list[tuple[int, int]]:
-    """Character spans of the context's sentences."""
-    edges = [0, *(match.end() for match in re.finditer(r"(?<=[.!?])\s+", context)), len(context)]
+def _parts(context: str, ends: regex.Pattern[str]) -> list[tuple[int, int]]:
+    """Character spans of what ``ends`` separates, each with the white space behind it."""
+    edges = [0, *(match.end() for match in ends.finditer(context)), len(context)]
     return [(start, end) for start, end in zip(edges, edges[1:], strict=False) if end > start]
 
 
-def trim_context(row: dict[str, Any], fits: Any, *, keep_answer: bool) -> dict[str, Any] | None:
-    """The row with whole sentences of its context removed until ``fits(row)`` is true.
+def trim_context(
+    row: dict[str, Any], fits: Callable[[dict[str, Any]], bool], *, keep_answer: bool
+) -> dict[str, Any] | None:
+    """The row with as much of its context as fits: whole sentences, or words if not even one sentence does.
 
     Args:
         row: with ``context``, ``question`` and ``answers``.
-        fits: predicate on a row.
-        keep_answer: drop the sentences farthest from the first reference (training data only: it looks at the
-            answer); otherwise the last ones.
+        fits: predicate on a row; true for less text if it is for more.
+        keep_answer: drop what is farthest from the first reference (training data only: it looks at the answer);
+            otherwise the end.
 
     Returns:
-        The trimmed row, or None where nothing that may be kept fits.
+        The trimmed row, or None if nothing that may be kept fits.
     """
-    spans = _sentences(row["context"])
-    answers = answer_spans(row)[:1] if keep_answer else []
-    home = [i for i, (start, end) in enumerate(spans) if any(begin < end and start < stop for begin, stop in answers)]
-    first, last = (home[0], home[-1]) if home else (0, 0)  # "U.S. Army" looks like the end of a sentence
-    order = sorted(range(len(spans)), key=lambda index: (max(first - index, index - last), index))
-    for count in range(len(spans) - 1, last - first, -1):
-        kept = sorted(order[:count])
-        trimmed = _kept_sentences(row, [spans[index] for index in kept])
-        if fits(trimmed):
+    for ends in (_SENTENCE_ENDS, _WORD_ENDS):
+        if (trimmed := _trimmed(row, _parts(row["context"], ends), fits, keep_answer=keep_answer)) is not None:
             return trimmed
     return None
 
 
-def _kept_sentences(row: dict[str, Any], spans: list[tuple[int, int]]) -> dict[str, Any]:
+def _trimmed(
+    row: dict[str, Any],
+    spans: list[tuple[int, int]],
+    fits: Callable[[dict[str, Any]], bool],
+    *,
+    keep_answer: bool,
+) -> dict[str, Any] | None:
+    """The row with as many spans of its context as fit, by bisection."""
+    answers = answer_spans(row)[:1] if keep_answer else []
+    home = [i for i, (start, end) in enumerate(spans) if any(begin < end and start < stop for begin, stop in answers)]
+    first, last = (home[0], home[-1]) if home else (0, 0)  # "U.S. Army" looks like the end of a sentence
+    order = sorted(range(len(spans)), key=lambda index: (max(first - index, index - last), index))
+    found = None
+    least, most = last - first + 1, len(spans) - 1
+    while least <= most:
+        count = (least + most + 1) // 2
+        trimmed = _kept(row, [spans[index] for index in sorted(order[:count])])
+        if fits(trimmed):
+            found, least = trimmed, count + 1
+        else:
+            most = count - 1
+    return found
+
+
+def _kept(row: dict[str, Any], spans: list[tuple[int, int]]) -> dict[str, Any]:
     context = "".join(row["context"][start:end] for start, end in spans).strip()
     texts = row["answers"]["text"]
     answers = {"text": texts, "answer_start": [context.find(text) for text in texts]}
