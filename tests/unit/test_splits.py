@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire.data.splits import SPLITS, assign_articles, sample_rows
+from latentwire.data.prepare import split_rows
+from latentwire.data.splits import SPLITS, assign_articles, join_articles, sample_rows
 from latentwire.errors import InputError
 
 titles = st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=30)
@@ -92,3 +93,37 @@ def test_a_sample_that_is_smaller_than_asked_for_says_so(caplog, samples, warned
     assert len(sample_rows(pd.DataFrame({"id": range(7)}), samples, 0, name="gate")) == 7
     expected = ["gate: 8 questions were asked for and there are 7: all are taken"] if warned else []
     assert [record.message for record in caplog.records] == expected
+
+
+# Articles that share a paragraph
+
+
+def rows_of(*articles):
+    """Rows of (title, context) pairs."""
+    return pd.DataFrame(
+        [{"id": f"{title}-{number}", "title": title, "context": text} for number, (title, text) in enumerate(articles)]
+    )
+
+
+@pytest.mark.parametrize("again", ["The river runs  north.", "the RIVER runs north.", "The river\nruns\u00a0north."])
+def test_articles_that_share_a_paragraph_are_one_whatever_their_titles(caplog, again):
+    train = rows_of(("A", "The river runs north."), ("A, continued", again), ("B", "Elsewhere."))
+    joined, none = join_articles(train, None)
+    assert none is None and joined["title"].tolist() == ["A", "A", "B"]
+    assert "'A' and 'A, continued' share a paragraph" in caplog.text
+
+
+def test_sharing_goes_on_from_article_to_article():
+    train = rows_of(("A", "one"), ("B", "two"), ("C", "three"), ("B", "one"), ("C", "two"), ("D", "four"))
+    joined, _ = join_articles(train, None)
+    assert joined["title"].tolist() == ["A", "A", "A", "A", "A", "D"]
+    alone = rows_of(("A", "one"), ("B", "two"))
+    assert join_articles(alone, None)[0] is alone
+
+
+def test_a_paragraph_in_both_sources_is_a_leak_and_so_is_a_questions_id():
+    train, dev = rows_of(("A", "one"), ("B", "two")), rows_of(("C", "ONE"), ("D", "three"))
+    with pytest.raises(InputError, match="1 articles are in both sources, 'A'"):
+        split_rows(train, dev, 0)
+    with pytest.raises(InputError, match="1 question ids are in both sources, 'A-0'"):
+        split_rows(train, dev.assign(id=["A-0", "x"]), 0)

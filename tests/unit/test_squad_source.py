@@ -134,6 +134,32 @@ def test_a_malformed_item_is_named(path, value, message):
         flatten_squad(put(small_corpus(), path, value), "file.json")
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("data", 1, "title"), 7, r"data\[1\]: 'title' must be text, not 7"),
+        (
+            ("data", 0, "paragraphs", 0, "context"), "Oslo is big \ud83c",
+            r"data\[0\] \('Beyoncé'\), paragraphs\[0\]: 'context' holds half of a surrogate pair at character 12",
+        ),
+        (
+            ("data", 0, "paragraphs", 0, "qas", 0, "question"), "\udf00?",
+            r"qas\[0\] \(id 'q0'\): 'question' holds half of a surrogate pair at character 0",
+        ),
+        (("data", 0, "paragraphs", 0, "qas", 0, "answers", 0, "text"), "Os\ud83c", "'text' holds half of a surrogate"),
+    ],
+)  # fmt: skip
+def test_what_no_tokenizer_reads_is_named(path, value, message):
+    with pytest.raises(InputError, match=message):
+        flatten_squad(put(small_corpus(), path, value), "file.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(small_corpus()), encoding="utf-8-sig")
+    assert read_squad_json(path) == flatten_squad(small_corpus(), "file.json")
+
+
 @pytest.mark.parametrize("content", [None, [], "data", 5])
 def test_other_json_is_not_squad(content):
     with pytest.raises(InputError, match="^file.json: no 'data' list: not SQuAD v1.1"):

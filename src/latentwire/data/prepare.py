@@ -12,7 +12,7 @@ import pandas as pd
 
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
-from latentwire.data.splits import SPLITS, assign_articles, sample_rows
+from latentwire.data.splits import SPLITS, assign_articles, join_articles, sample_rows
 from latentwire.data.squad import Row, flatten_squad, read_hub, read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
@@ -47,7 +47,12 @@ def _frame(rows: list[Row]) -> pd.DataFrame:
 
 
 def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict[str, pd.DataFrame]:
-    """All rows of each split; no article is in two."""
+    """All rows of each split; no article, no paragraph and no question's id is in two.
+
+    Raises:
+        InputError: an article or a question's id is in both sources.
+    """
+    train, dev = join_articles(train, dev)
     dev_titles = None if dev is None else sorted(set(dev["title"]))
     articles = assign_articles(sorted(set(train["title"])), dev_titles, seed)
     rows = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import unicodedata
 
 import pandas as pd
 
@@ -52,6 +53,39 @@ def assign_articles(train_titles: list[str], dev_titles: list[str] | None, seed:
                 f"{len(dev_titles or [])} development articles; splits are by article and need at least one each"
             )
     return articles
+
+
+def join_articles(train: pd.DataFrame, dev: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The rows with one title for articles that share a paragraph, whatever their titles were.
+
+    Paragraphs are compared in Unicode's compatibility form, without case and white space, since the same text under
+    another title would be in training and in evaluation.
+
+    Raises:
+        InputError: a question's id is in both sources.
+    """
+    sources = [train] if dev is None else [train, dev]
+    if dev is not None and (both := set(train["id"]) & set(dev["id"])):
+        raise InputError(f"{len(both)} question ids are in both sources, {min(both)!r} for one: splits would leak")
+    joined: dict[str, str] = {}
+
+    def first_of(title: str) -> str:
+        while title in joined:
+            title = joined[title]
+        return title
+
+    owner: dict[str, str] = {}
+    for rows in sources:
+        for title, context in rows[["title", "context"]].drop_duplicates().itertuples(index=False):
+            normal = "".join(unicodedata.normalize("NFKC", context).casefold().split())
+            one, other = first_of(owner.setdefault(normal, title)), first_of(title)
+            if one != other:
+                log.warning("articles %r and %r share a paragraph: they count as one article", one, other)
+                joined[other] = one
+    if not joined:
+        return train, dev
+    renamed = [rows.assign(title=rows["title"].map(first_of)) for rows in sources]
+    return renamed[0], None if dev is None else renamed[1]
 
 
 def sample_rows(rows: pd.DataFrame, samples: int | None, seed: int, *, name: str) -> pd.DataFrame:

@@ -29,10 +29,22 @@ def _require(condition: bool, where: str, what: str) -> None:
         raise InputError(f"{where}: {what}")
 
 
+def _require_text(value: Any, where: str, name: str) -> None:
+    _require(isinstance(value, str), where, f"'{name}' must be text, not {value!r:.80}")
+    _require(bool(value.strip()), where, f"'{name}' is empty")
+    broken = next((index for index, character in enumerate(value) if "\ud800" <= character <= "\udfff"), None)
+    _require(
+        broken is None,
+        where,
+        f"'{name}' holds half of a surrogate pair at character {broken}, which no tokenizer reads",
+    )
+
+
 def _paragraph_rows(title: str, paragraph: Any, where: str) -> Iterator[Row]:
     _require(isinstance(paragraph, dict), where, "a paragraph must be an object")
     context = paragraph.get("context")
-    _require(isinstance(context, str) and bool(context.strip()), where, "'context' is missing or empty")
+    _require("context" in paragraph, where, "'context' is missing")
+    _require_text(context, where, "context")
     _require(isinstance(paragraph.get("qas"), list), where, "'qas' must be a list")
     for number, qa in enumerate(paragraph["qas"]):
         place = f"{where}, qas[{number}]"
@@ -43,7 +55,8 @@ def _paragraph_rows(title: str, paragraph: Any, where: str) -> Iterator[Row]:
         )
         place = f"{place} (id {qa['id']!r})"
         question, answers = qa.get("question"), qa.get("answers")
-        _require(isinstance(question, str) and bool(question.strip()), place, "'question' is missing or empty")
+        _require("question" in qa, place, "'question' is missing")
+        _require_text(question, place, "question")
         _require(
             isinstance(answers, list) and bool(answers), place, "the question has no answers (SQuAD v1.1 needs one)"
         )
@@ -57,6 +70,7 @@ def _paragraph_rows(title: str, paragraph: Any, where: str) -> Iterator[Row]:
                 place,
                 "an answer needs a non-empty 'text' and an 'answer_start', an integer from 0",
             )
+            _require_text(answer["text"], place, "text")
         yield {
             "id": str(qa["id"]),
             "title": title,
@@ -85,7 +99,8 @@ def flatten_squad(content: Any, name: str) -> list[Row]:
     rows: list[Row] = []
     for number, article in enumerate(content["data"]):
         where = f"{name}: data[{number}]"
-        _require(isinstance(article, dict) and isinstance(article.get("title"), str), where, "'title' is missing")
+        _require(isinstance(article, dict) and "title" in article, where, "'title' is missing")
+        _require(isinstance(article["title"], str), where, f"'title' must be text, not {article['title']!r:.80}")
         where = f"{where} ({article['title']!r})"
         _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
         for index, paragraph in enumerate(article["paragraphs"]):
@@ -106,7 +121,7 @@ def read_squad_json(path: str | Path) -> list[Row]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (data.train_file, data.dev_file)") from None
     except ValueError as error:
