@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -25,10 +25,6 @@ from latentwire.hub import unavailable
 
 # How configurations say that embeddings are multiplied after the look-up.
 RESCALING = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
-# The base error of the HTTP library behind the hub's client, which is another library in other versions.
-_HTTP_ERROR: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-# What loading raises; a connection that dies in the middle of a download comes as the HTTP library's own error.
-LOADING_ERRORS = (OSError, ValueError, _HTTP_ERROR)
 # The attention of loaded models: PyTorch's, with a mask in which every position attends to something.
 ROWS_NOT_EMPTY = "sdpa_rows_not_empty"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -86,7 +82,7 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
         raise InputError(f"{model!r} (model.path) has no config.json: not a Hugging Face model") from error
     try:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # wrong types in a configuration raise whatever they hit first
         raise unavailable("model", model, revision, error) from error
     if "gemma" in config.model_type or any(_rescales(getattr(config, name, None)) for name in RESCALING):
         raise InputError(
@@ -131,15 +127,33 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
     """The frozen model in evaluation mode, without gradients on its weights.
 
     Raises:
-        InputError: it is out of reach, or its weights are not safetensors.
+        InputError: it is out of reach or can't be loaded, its weights are not safetensors, some are missing or not
+            finite.
     """
     load_config(model, revision)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, revision=revision, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        loaded, found = AutoModelForCausalLM.from_pretrained(
+            model,
+            revision=revision,
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except LOADING_ERRORS as error:
+    except (
+        Exception
+    ) as error:  # missing packages, shapes that do not fit, files that were cut short: dozens of classes
         raise unavailable("model", model, revision, error) from error
+    # The library would fill them with random numbers.
+    if missing := sorted(found["missing_keys"]):
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise InputError(
+            f"{model!r} (model.path) lacks {len(missing)} weights of {type(loaded).__name__}: {names}; it may be a "
+            "base model without its head, or the checkpoint of another class"
+        )
+    broken = [name for name, own in loaded.named_parameters() if not own.sum(dtype=torch.float32).isfinite()]
+    if broken:
+        raise InputError(f"{model!r} (model.path): weights are not finite in {dtype}: {', '.join(broken[:5])}")
     if loaded.config._attn_implementation == "sdpa":
         loaded.set_attn_implementation(ROWS_NOT_EMPTY)
     return loaded.to(device).eval().requires_grad_(False)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BartConfig,
+    BartForCausalLM,
     GPTNeoConfig,
     GPTNeoForCausalLM,
     LlamaConfig,
@@ -21,9 +23,11 @@ from latentwire.evaluation.generate import (
     Decoder,
     NewlineAfterText,
     can_share_prefixes,
+    end_of_turn,
     first_line,
     generate_answers,
     padded_embeddings,
+    padding_is_harmless,
 )
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.lm import load_model
@@ -387,3 +391,87 @@ def test_no_position_of_a_loaded_model_attends_to_nothing_and_nothing_else_chang
         ids_BL[row, length - len(ids) :], mask_BL[row, length - len(ids) :] = torch.from_numpy(ids), 1
     ours, theirs = (model(input_ids=ids_BL, attention_mask=mask_BL).logits for model in (loaded, plain))
     assert torch.equal(ours[mask_BL.bool()], theirs[mask_BL.bool()])
+
+
+# What would be a wrong number without a word
+
+
+def test_the_token_with_which_the_template_ends_a_turn_ends_an_answer(scripted_model, tokenizer):
+    """Neither the tokenizer nor the generation configuration names it."""
+    own = copy.deepcopy(tokenizer)
+    own.add_special_tokens({"additional_special_tokens": ["<|turn|>", "<|next|>"]})
+    own.chat_template = "{% for m in messages %}<|next|>{{ m.role }}\n{{ m.content }}<|turn|>\n{% endfor %}"
+    assert end_of_turn(own) == own.convert_tokens_to_ids("<|turn|>")
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|end|>")
+    (first,) = tokenizer.convert_tokens_to_ids(["Ġmarine"])
+    model = scripted_model({first: first})
+    assert own.convert_tokens_to_ids("<|turn|>") in Decoder(model, own, 2).settings.eos_token_id
+
+
+def test_an_answer_is_cut_at_the_first_control_token(scripted_model, tokenizer):
+    marine, poet = tokenizer.convert_tokens_to_ids(["Ġmarine", "Ġpoet"])
+    speaker = tokenizer.convert_tokens_to_ids("<|assistant|>")
+    model = scripted_model({marine: poet, poet: speaker, speaker: marine})
+    (answer,) = Decoder(model, tokenizer, 5).answers([np.array([marine])])
+    assert answer == Answer("poet", 1, "stop")
+
+
+@pytest.mark.parametrize(("value", "refused"), [(float("nan"), True), (float("inf"), True), (-float("inf"), False)])
+def test_logits_that_are_not_finite_are_an_error_and_tokens_that_are_ruled_out_are_not(
+    tiny_model, tokenizer, sequences, value, refused
+):
+    model = tiny_model(tie_word_embeddings=False)
+    decoder = Decoder(model, tokenizer, CAP)
+    head = model.lm_head.forward
+    model.lm_head.forward = lambda hidden: head(hidden).index_fill(-1, torch.tensor([7]), value)
+    if refused:
+        with pytest.raises(FloatingPointError, match="not finite in torch.float32: another model.dtype"):
+            decoder.answers(sequences[:2])
+    else:
+        assert len(decoder.answers(sequences[:2])) == 2
+
+
+def test_rebuilt_rows_that_are_not_finite_are_an_error(tiny_model, tokenizer, sequences):
+    model, ids_U = tiny_model(), all_types(sequences)
+    rows = model.get_input_embeddings().weight[ids_U].clone()
+    rows[len(rows) // 2] = float("nan")
+    with pytest.raises(FloatingPointError, match="rebuilt embeddings"):
+        Decoder(model, tokenizer, CAP).answers(sequences, rows, ids_U)
+
+
+def test_a_model_that_padding_confuses_reads_prompts_one_by_one(tokenizer, sequences, caplog):
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=48,
+        max_position_embeddings=512, init_std=0.3, eos_token_id=tokenizer.eos_token_id, forced_eos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, is_encoder_decoder=False,
+    )  # fmt: skip
+    model = BartForCausalLM(config).eval().requires_grad_(False)
+    assert not padding_is_harmless(model)
+    decoder = Decoder(model, tokenizer, CAP)
+    assert "padding changes this model's answers" in caplog.text
+    prompts = sequences[:3]
+    assert decoder.answers(prompts) == [decoder.answers([prompt])[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padding_is_harmless_where_positions_come_from_the_mask(tiny_model, dtype):
+    assert padding_is_harmless(tiny_model(dtype=dtype))
+    config = GPTNeoConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global"], 2]],
+        initializer_range=0.3,
+    )
+    assert padding_is_harmless(GPTNeoForCausalLM(config).to(dtype).eval())
+
+
+def test_a_padding_token_without_a_row_costs_nothing(tiny_model, tokenizer, sequences):
+    own = copy.deepcopy(tokenizer)
+    model = tiny_model()
+    expected = Decoder(model, tokenizer, CAP).answers(sequences[:4])
+    own.add_special_tokens({"pad_token": "[PAD]"})
+    assert own.pad_token_id == model.get_input_embeddings().weight.shape[0]
+    assert Decoder(tiny_model(), own, CAP).answers(sequences[:4]) == expected

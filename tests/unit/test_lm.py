@@ -322,3 +322,43 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_check(monkeypatch):
 def test_auto_takes_the_gpu_that_is_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+
+
+# Weights
+
+
+def test_weights_that_the_checkpoint_lacks_are_named_and_not_made_up(saved):
+    folder, _ = saved(tie_word_embeddings=False)
+    weights = load_file(folder / "model.safetensors")
+    for name in ("lm_head.weight", "model.layers.1.mlp.up_proj.weight"):
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lacks 2 weights of LlamaForCausalLM: lm_head.weight, model.layers.1.mlp.up"):
+        load_model(str(folder), None, "float32", CPU)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), "float32"), (1e30, "float16")])
+def test_weights_that_are_not_finite_in_the_dtype_are_named(saved, value, dtype):
+    folder, _ = saved()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"not finite in {dtype}: model.layers.0.mlp.up_proj.weight"):
+        load_model(str(folder), None, dtype, CPU)
+
+
+@pytest.mark.parametrize("spoil", ["shape", "cut", "type"])
+def test_whatever_else_loading_raises_is_one_message(saved, spoil):
+    folder, _ = saved()
+    path = folder / "model.safetensors"
+    if spoil == "shape":
+        weights = load_file(path)
+        weights["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 5)
+        save_file(weights, path, metadata={"format": "pt"})
+    elif spoil == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
+    with pytest.raises(InputError, match=r"model '.*' \(model.path\) .*can't be loaded"):
+        load_model(str(folder), None, "float32", CPU)

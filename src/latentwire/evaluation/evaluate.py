@@ -42,6 +42,7 @@ def evaluate_arm(
         ``finished``.
 
     Raises:
+        FloatingPointError: logits are not finite; names the arm and the dtype.
         Stopped: the work was told to stop; the store keeps what was answered.
     """
     sequences = [np.asarray(ids) for ids in prompts[arm_row(variant.arm).prompt]]
@@ -61,7 +62,10 @@ def evaluate_arm(
         chosen = [sequences[index] for index in batch]
 
         def generate() -> list[Answer]:
-            return decoder().answers(chosen, rows_on_device(), ids_U)
+            try:
+                return decoder().answers(chosen, rows_on_device(), ids_U)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"arm {variant}: {error}") from error
 
         return generate() if store is None else store.answers(chosen, hashes, generate)
 

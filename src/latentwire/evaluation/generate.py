@@ -8,6 +8,7 @@ Shape suffixes: B batch, L length, U token types, D embedding dimensions.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.cache_utils import DynamicLayer
 
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,48 @@ class NewlineAfterText(StoppingCriteria):
         texts = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :], skip_special_tokens=True)
         ended = ["\n" in text.lstrip() for text in texts]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+
+class NotFinite(LogitsProcessor):
+    """Notes whether logits of a batch were not finite, without waiting for the device at every token.
+
+    Args:
+        prompt_length: tokens before the new ones.
+        ended: tokens of which one ends an answer; what the model makes of its row after that does not count.
+    """
+
+    def __init__(self, prompt_length: int, ended: Sequence[int]) -> None:
+        self.prompt_length, self.ended = prompt_length, list(ended)
+        self.seen: torch.Tensor | bool = False
+
+    def __call__(self, input_ids: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """The logits as they are. A model may rule tokens out with -inf, so the largest of each row counts."""
+        new_BL = input_ids[:, self.prompt_length :]
+        going_B = ~torch.isin(new_BL, torch.tensor(self.ended, device=new_BL.device)).any(dim=1)
+        self.seen = (going_B & ~scores_BV.amax(dim=-1).isfinite()).any() | self.seen
+        return scores_BV
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The control token with which the chat template ends the assistant's turn; None if it has none."""
+    if not tokenizer.chat_template:
+        return None
+    answer = "An answer"
+    messages = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": answer}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception as error:  # whatever a template raises: prompts are rendered without an assistant's turn
+        log.warning("the chat template does not render an answer (%s): its end of turn is not known", error)
+        return None
+    behind = tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"]
+    control = control_tokens(tokenizer)
+    return next((token for token in behind if token in control), None)
+
+
+def control_tokens(tokenizer: Any) -> set[int]:
+    """The tokens that no text is made of."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {token for token, content in added if content.special} | set(tokenizer.all_special_ids)
 
 
 def first_line(text: str) -> str:
@@ -77,6 +129,29 @@ def can_share_prefixes(model: Any) -> bool:
     )
 
 
+PROBE_TOKENS = (5, 24)  # of a short and a long prompt
+PROBE_TOLERANCE = 0.05  # far above rounding, far below what other positions make of the logits
+
+
+@torch.inference_mode()
+def padding_is_harmless(model: Any) -> bool:
+    """Whether a padded prompt of a batch has the logits that it has alone, up to rounding.
+
+    Models that count positions from the beginning of the row, padding included, do not.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    device = model.get_input_embeddings().weight.device
+    short_L, long_L = (torch.arange(1, count + 1, device=device) * 7919 % rows for count in PROBE_TOKENS)
+    ids_BL, mask_BL = torch.zeros(2, 2, len(long_L), dtype=torch.int64, device=device)
+    for row, ids_L in enumerate((short_L, long_L)):
+        ids_BL[row, -len(ids_L) :], mask_BL[row, -len(ids_L) :] = ids_L, 1
+    places = "position_ids" in inspect.signature(model.forward).parameters
+    positions = {"position_ids": (mask_BL.cumsum(dim=1) - 1).clamp_min(0)} if places else {}
+    padded_V = model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False, **positions).logits[0, -1].float()
+    alone_V = model(input_ids=short_L[None], use_cache=False).logits[0, -1].float()
+    return bool((padded_V - alone_V).norm() <= PROBE_TOLERANCE * (alone_V - alone_V.mean()).norm())
+
+
 class Decoder:
     """Our own greedy decoding of one model, never the checkpoint's.
 
@@ -91,18 +166,27 @@ class Decoder:
         stops = {tokenizer.eos_token_id}
         # Chat models name their end of turn only in the checkpoint's generation configuration.
         named = getattr(model.generation_config, "eos_token_id", None)
-        stops |= set(named if isinstance(named, list) else [named])
+        stops |= {*(named if isinstance(named, list) else [named]), end_of_turn(tokenizer)}
+        # A padding token of the tokenizer's own may have no row; padding is masked, so any other will do.
+        pad = tokenizer.pad_token_id
+        if pad is None or pad >= model.get_input_embeddings().weight.shape[0]:
+            pad = 0
         self.settings = GenerationConfig(
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(stop for stop in stops if stop is not None),
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=pad,
         )
+        # An answer ends at the first of them, whichever it is.
+        self.control = control_tokens(tokenizer) | set(self.settings.eos_token_id) | {pad}
         # The stops stay with the model: another decoder of it must find them again.
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
         self.shares_prefixes = can_share_prefixes(model)
+        self.batches = padding_is_harmless(model)
+        if not self.batches:
+            log.warning("padding changes this model's answers: prompts are read one by one, which takes longer")
 
     @torch.inference_mode()
     def answers(
@@ -117,6 +201,8 @@ class Decoder:
             rebuilt_UD: rebuilt embeddings of the sorted token ids ``ids_U`` to read instead of the token ids.
             ids_U: sorted; every prompt token is among them.
         """
+        if not self.batches and len(prompts) > 1:
+            return [answer for prompt in prompts for answer in self.answers([prompt], rebuilt_UD, ids_U)]
         runs = prefix_runs(prompts)
         shares = self.shares_prefixes and runs.saves([len(ids) for ids in prompts])
         cut_B = [runs.shared[run] if shares else 0 for run in runs.run_of]
@@ -131,18 +217,25 @@ class Decoder:
             self._read_once(self._given(first_ids, first_mask, rebuilt_UD, ids_U), runs.run_of, cache)
         # Given embeddings alone, generate() returns the new tokens only.
         prompt_length = ids_BL.shape[1] if rebuilt_UD is None else 0
+        not_finite = NotFinite(prompt_length, [*self.settings.eos_token_id, self.settings.pad_token_id])
         generated = self.model.generate(
             **self._given(ids_BL, mask_BL, rebuilt_UD, ids_U),
             past_key_values=cache,
             generation_config=self.settings,
+            logits_processor=LogitsProcessorList([not_finite]),
             stopping_criteria=StoppingCriteriaList([NewlineAfterText(self.tokenizer, prompt_length)]),
         )
+        if bool(not_finite.seen):
+            raise FloatingPointError(
+                f"the model's logits are not finite in {next(self.model.parameters()).dtype}: another model.dtype "
+                "(bfloat16 has float32's range), or something not finite in the weights or the rebuilt embeddings"
+            )
         return [self._answer(tokens) for tokens in generated[:, prompt_length:].tolist()]
 
     def _padded(self, prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids padded on the left, and their mask, int64 ``[B, L]``; the mask is 0 on padding."""
         length = max(map(len, prompts))
-        ids_BL = torch.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=torch.int64)
+        ids_BL = torch.full((len(prompts), length), self.settings.pad_token_id, dtype=torch.int64)
         mask_BL = torch.zeros_like(ids_BL)
         for row, ids in enumerate(prompts):
             ids_BL[row, length - len(ids) :] = torch.from_numpy(np.array(ids, dtype=np.int64))
@@ -174,8 +267,7 @@ class Decoder:
             cache.update(layer.keys[run_of_B], layer.values[run_of_B], number)
 
     def _answer(self, tokens: list[int]) -> Answer:
-        stops = set(self.settings.eos_token_id) | {self.settings.pad_token_id}
-        kept = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
+        kept = next((place for place, token in enumerate(tokens) if token in self.control), len(tokens))
         text = self.tokenizer.decode(tokens[:kept], skip_special_tokens=True)
         stopped = kept < len(tokens) or "\n" in text.lstrip() or kept < self.settings.max_new_tokens
         return Answer(first_line(text), kept, "stop" if stopped else "length")
