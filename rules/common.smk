@@ -15,7 +15,7 @@ from latentwire.fingerprint import fingerprint
 from latentwire.layout import Layout
 
 ROOT = Path(workflow.basedir)
-SCRIPTS = ROOT / "workflow" / "scripts"
+SCRIPTS = shlex.quote(str(ROOT / "workflow" / "scripts"))
 # Global names in a shell command are not tracked, so another interpreter reruns nothing. Commands begin with exec: Slurm
 # signals every process of a job, and ends a job whose shell has died of a signal, whatever its program still has to keep.
 PYTHON = shlex.quote(sys.executable)
@@ -88,7 +88,7 @@ def source_identity():
 
 def code(script, *modules):
     """The fingerprint of the logic behind a script."""
-    return fingerprint(SCRIPTS / script, *modules)
+    return fingerprint(ROOT / "workflow" / "scripts" / script, *modules)
 
 
 def variants_code(script, variants):

@@ -270,3 +270,9 @@ def test_a_stage_that_fails_leaves_the_other_stages_results(changed: Workspace):
     after = changed.results()
     assert after == {name: content for name, content in before.items() if name in after}
     assert {name.split("/")[0] for name in set(before) - set(after)} <= {"data"}
+
+
+def test_a_checkout_in_a_folder_with_a_space_and_quotes(fresh: Workspace, tmp_path: Path):
+    workspace = fresh.copy(tmp_path / """it's "my" folder""")
+    workspace.succeed("data")
+    assert (workspace / f"{RESULTS}/data/train.parquet").is_file()

@@ -55,6 +55,8 @@ def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict
     train, dev = join_articles(train, dev)
     dev_titles = None if dev is None else sorted(set(dev["title"]))
     articles = assign_articles(sorted(set(train["title"])), dev_titles, seed)
+    if dev is not None and (both := set(train["id"]) & set(dev["id"])):
+        raise InputError(f"{len(both)} question ids are in both sources, {min(both)!r} for one: splits would leak")
     rows = {}
     for name in SPLITS:
         source = train if name == "train" or dev is None else dev

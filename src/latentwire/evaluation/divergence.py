@@ -123,7 +123,8 @@ class DivergenceReader:
             text_N = text_NV.gather(1, labels_N1).squeeze(1)
             for own, arm_ND in zip(found, arms_ND, strict=True):
                 arm_NV = self._log_probabilities(arm_ND[block])
-                kl_N = (chances_NV * (text_NV - arm_NV)).sum(dim=1)
+                # A token that the model rules out has log-probability -inf on both sides.
+                kl_N = torch.where(chances_NV > 0, chances_NV * (text_NV - arm_NV), 0.0).sum(dim=1)
                 same_N = (arm_NV.argmax(dim=1) == top_N).to(kl_N.dtype)
                 own.append(torch.stack([kl_N, same_N, arm_NV.gather(1, labels_N1).squeeze(1), text_N]).double().cpu())
         return [dict(zip(SUMS, torch.cat(own, dim=1).numpy(), strict=True)) for own in found]
@@ -236,6 +237,8 @@ def measure_divergence(
             hidden = [reader().hidden(batch, (ids_U, rows[variant])) for variant in missing]
             measured = reader().compare(reader().hidden(batch), hidden, labels_N)
             for variant, own in zip(missing, measured, strict=True):
+                if not all(np.isfinite(own[name]).all() for name in ("kl", "same_top")):
+                    raise FloatingPointError(f"arm {variant}: the model's logits are not finite in {dtype}")
                 found[variant] = question_records(batch, own, train_counts_V)
                 store.write(names[variant], found[variant] or [])
         tables += [divergence_table(variant, prompts, indices, records or []) for variant, records in found.items()]
