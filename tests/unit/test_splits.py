@@ -126,4 +126,4 @@ def test_a_paragraph_in_both_sources_is_a_leak_and_so_is_a_questions_id():
     with pytest.raises(InputError, match="1 articles are in both sources, 'A'"):
         split_rows(train, dev, 0)
     with pytest.raises(InputError, match="1 question ids are in both sources, 'A-0'"):
-        split_rows(train, dev.assign(id=["A-0", "x"]), 0)
+        split_rows(train, rows_of(("C", "three"), ("D", "four")).assign(id=["A-0", "x"]), 0)
