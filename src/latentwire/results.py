@@ -331,5 +331,6 @@ class Verdict(TypedDict):
     configurations_that_read_final: list[str]
     outcome: Outcome
     wording: str
+    warnings: list[str]
     ceiling: Ceiling
     entries: list[DimensionVerdict]

@@ -306,6 +306,27 @@ def test_a_split_of_which_nothing_fits_is_refused(renderer):
         split(demo_rows(), renderer, "train", 10)
 
 
+def test_what_an_evaluation_split_lacks_is_warned_of(renderer, tmp_path, caplog):
+    assert prepare(data_settings(), renderer, tmp_path / "good")["warnings"] == []
+    articles = []
+    for number in range(6):
+        context, answer = f"\u8fd9\u6761\u6cb3\u5411\u5317\u6d41 {number}.", "\u5411\u5317"
+        qas = [
+            {"id": f"{number}-{q}", "question": question, "answers": [{"text": answer, "answer_start": 4}]}
+            for q, question in enumerate(["Where?", "Where " + "is " * 300 + "it?"])
+        ]
+        articles.append({"title": f"A{number}", "paragraphs": [{"context": context, "qas": qas}]})
+    (tmp_path / "foreign.json").write_text(json.dumps({"data": articles}), encoding="utf-8")
+    given = {"source": "local", "train_file": str(tmp_path / "foreign.json"), "on_long_prompt": "trim"}
+    everything = dict.fromkeys(SPLITS)
+    manifest = prepare(data_settings(everything, **given, max_prompt_tokens=200), renderer, tmp_path / "out")
+    dropped, foreign = (w for w in manifest["warnings"] if " final " in w or " of final" in w)
+    assert "questions of final were dropped: no part of the context fits" in dropped
+    assert "have no reference with a Latin letter" in foreign
+    assert not any("train" in warning for warning in manifest["warnings"])
+    assert all(warning in caplog.text for warning in manifest["warnings"])
+
+
 def test_prompts_that_were_never_prepared_say_which_stage_to_run(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path}/gate.parquet.*run the data stage first"):
         read_prompts(tmp_path / "gate.parquet")

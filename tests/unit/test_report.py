@@ -57,6 +57,7 @@ def page():
         "commit": COMMIT,
         "wording": found["wording"],
         "confirmatory": True,
+        "warnings": ["a <warning>"],
         "ceiling": {"override": False, "arms": {"text": {"f1": value(0.9)}}},
         "entries": [found],
     }
@@ -100,5 +101,6 @@ def test_nothing_is_cut_off_or_scrolled(page):
 
 
 def test_what_comes_from_data_is_escaped_and_what_comes_next_is_said(page):
+    assert '<p class="warning">a &lt;warning&gt;.</p>' in page
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; more" in page and "<b>bold" not in page
     assert "<pre>.venv/bin/snakemake --next</pre>" in page

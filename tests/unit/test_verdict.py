@@ -44,6 +44,7 @@ ORIGIN = {
     "data": {"source": "hub", "path": "owner/squad", "revision": "def", "train_file": None, "dev_file": None},
     "date": "2026-11-24",
     "commit": "0123abc",
+    "warnings": ["2 of 60 questions of final were dropped: no part of the context fits"],
 }
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
 
@@ -467,6 +468,7 @@ def test_the_page_says_what_weakens_the_verdict():
 def test_the_page_names_model_data_date_and_commit(changed, line):
     assert origin(ORIGIN | changed) == line
     assert origin(ORIGIN) in page(verdict_on(results()))
+    assert f"**Warning**: {ORIGIN['warnings'][0]}." in page(verdict_on(results()))
 
 
 def test_every_arm_has_a_legend_of_one_line():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import regex
 
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
@@ -17,6 +19,12 @@ from latentwire.data.squad import Row, flatten_squad, read_hub, read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt
+
+log = logging.getLogger(__name__)
+
+# What the official scoring was made for, and how many questions without it are worth a warning.
+LATIN = regex.compile(r"[\p{Script=Latin}\p{Number}]")
+FOREIGN_SHARE = 0.1
 
 
 def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -144,7 +152,7 @@ def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str,
         question of the source is in a split's file, dropped, or left out.
     """
     manifest: dict[str, Any] = {"settings": settings.model_dump(), "splits": {}}
-    manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}}
+    manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}, "warnings": []}
     seen: np.ndarray | None = None
     for name, rows in split_rows(*read_source(settings), settings.seed).items():
         asked = _samples(settings, name)
@@ -162,6 +170,9 @@ def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str,
             on_long_prompt=settings.on_long_prompt,
         )
         manifest["dropped_or_trimmed"] += notes
+        for warning in _warnings(name, frame, notes):
+            log.warning(warning)
+            manifest["warnings"].append(warning)
         if seen is None:  # train comes first
             seen = np.unique(np.concatenate(list(frame["input_ids"])))
         mark_unseen_answers(frame, seen)
@@ -169,6 +180,24 @@ def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str,
             frame.to_parquet(temporary, index=False)
         manifest["splits"][name] = _summary(frame)
     return manifest
+
+
+def _warnings(name: str, frame: pd.DataFrame, notes: list[dict[str, str]]) -> list[str]:
+    """What a reader of the verdict has to know about an evaluation split."""
+    if name == "train":
+        return []
+    found = []
+    dropped = sum(note["action"] == "dropped" for note in notes)
+    if dropped:
+        asked = dropped + len(frame)
+        found.append(f"{dropped} of {asked} questions of {name} were dropped: no part of the context fits")
+    foreign = sum(not any(LATIN.search(answer) for answer in answers) for answers in frame["answers"])
+    if foreign > FOREIGN_SHARE * len(frame):
+        found.append(
+            f"{foreign} of {len(frame)} questions of {name} have no reference with a Latin letter or a digit; "
+            "official SQuAD v1.1 scoring splits words at spaces and knows English articles and ASCII punctuation only"
+        )
+    return found
 
 
 def _summary(frame: pd.DataFrame) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def validate(
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
         "outcome": entries[0]["outcome"],
         "wording": entries[0]["wording"],
+        "warnings": read_json(paths.manifest)["warnings"],
         "ceiling": ceiling,
         "entries": entries,
     }

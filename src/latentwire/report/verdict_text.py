@@ -169,6 +169,8 @@ def render_verdict(verdict: Verdict) -> str:
         lines += ["", "**The ceiling check is overridden** (`gate.override_ceiling`)."]
     if not verdict["confirmatory"]:
         lines += ["", "**Not confirmatory**: `final` had been read under another configuration before this one."]
+    for warning in verdict["warnings"]:
+        lines += ["", f"**Warning**: {warning}."]
     lines += [
         "",
         "This measures how well the language model tolerates errors in its input embeddings. Two rates: *bits per "
