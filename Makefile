@@ -42,7 +42,7 @@ check: lint  ## linters, type check and the fast tests: a good minute on two idl
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses 2 --dist loadfile --quiet
 
 test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/workflow --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/programs tests/workflow --numprocesses 2 --dist loadfile
 	$(BIN)/pytest tests/slurm
 
 test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fails where none can be started

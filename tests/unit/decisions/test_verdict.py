@@ -31,7 +31,7 @@ from latentwire.evaluation.statistics import Interval
 from latentwire.report.verdict_text import origin, render_verdict
 from latentwire.settings import Evaluate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ARTICLES, PER_ARTICLE = 25, 8
 QUESTIONS = ARTICLES * PER_ARTICLE
 SETTINGS = VerdictSettings(

@@ -14,7 +14,7 @@ from latentwire.data.corpus import generate_corpus
 from latentwire.data.squad import flatten_squad, read_hub, read_squad_json
 from latentwire.errors import InputError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "squad"
 
 
 def small_corpus() -> dict:

@@ -28,7 +28,7 @@ from latentwire.resuming.work import resumable
 TINY = ReaderSettings(
     steps=6, contexts=2, curriculum=(2, 4), layers=1, width=16, heads=2, mlp_width=16, warmup=2, checkpoint_every=2
 )
-SHIPPED = Path(__file__).parents[2] / "resources" / "reader"
+SHIPPED = Path(__file__).parents[3] / "resources" / "reader"
 shipped_only = pytest.mark.skipif(not (SHIPPED / "model.safetensors").is_file(), reason="no shipped reader here")
 
 

@@ -18,7 +18,7 @@ from latentwire.errors import InputError
 from latentwire.files import write_json
 from latentwire.settings import Data
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "squad"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "squad"
 
 
 def data_settings(samples=None, **changes) -> Data:

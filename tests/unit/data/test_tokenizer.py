@@ -71,7 +71,7 @@ def test_it_is_the_same_at_every_call_and_comes_back_from_disk(tokenizer, tmp_pa
 
 
 def test_the_shipped_readers_table_has_a_row_for_each_token(tokenizer):
-    reader = Path(__file__).parents[2] / "resources" / "reader"
+    reader = Path(__file__).parents[3] / "resources" / "reader"
     if not (reader / "config.json").is_file():
         pytest.skip(f"no reader in {reader}")
     assert json.loads((reader / "config.json").read_text(encoding="utf-8"))["vocab_size"] == len(tokenizer)

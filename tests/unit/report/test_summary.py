@@ -11,7 +11,7 @@ import pytest
 
 from latentwire.report.summary import summarise_verdict
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def value(estimate, lower=None, upper=None):

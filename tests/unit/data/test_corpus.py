@@ -70,7 +70,7 @@ def test_the_corpus_is_the_same_in_every_process():
         "from latentwire.data.corpus import generate_corpus; from latentwire.files import hash_of; "
         "print(hash_of(generate_corpus(0, 10)))"
     )
-    source = Path(__file__).parents[2] / "src"
+    source = Path(__file__).parents[3] / "src"
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(source)}
         found = subprocess.run(
