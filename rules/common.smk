@@ -54,7 +54,8 @@ wildcard_constraints:
 def flags(section, *names, prefix=""):
     """Configuration values as command-line flags of the same names, after a prefix."""
     values = {f"{prefix}{name}": config[section][name] for name in names}
-    return " ".join(f"--{name} {'none' if v is None else shlex.quote(str(v))}" for name, v in values.items())
+    written = (f"--{n} none" if value is None else optional_flag(n, value) for n, value in values.items())
+    return " ".join(filter(None, written))
 
 
 def all_but(section, *names):

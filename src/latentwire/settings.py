@@ -128,6 +128,8 @@ class Data(Section):
     """Questions of gate, the validation split on which decisions are made; null takes all."""
     final_samples: Count | None = None
     """Questions of final, the test split that is read once, at the end; null takes all."""
+    spread_over_articles: bool = False
+    """Draw gate's and final's samples evenly over their articles; otherwise every question is as likely as another."""
     max_prompt_tokens: Annotated[int, Field(ge=16, le=10**6)] = 1024
     """Longest prompt in tokens, at most the model's context."""
     on_long_prompt: OnLongPrompt = "error"

@@ -80,7 +80,8 @@ def _samples(settings: Data, name: str) -> int | None:
 def draw(name: str, rows: pd.DataFrame, settings: Data) -> tuple[pd.DataFrame, list[str]]:
     """The sampled rows of a split, and the ids of those that are left out, in the source's order."""
     seed = settings.seed * len(SPLITS) + SPLITS.index(name)
-    drawn = sample_rows(rows, _samples(settings, name), seed, name=name)
+    spread = settings.spread_over_articles and name != "train"
+    drawn = sample_rows(rows, _samples(settings, name), seed, name=name, spread=spread)
     return drawn, rows["id"][~rows["id"].isin(drawn["id"])].tolist()
 
 

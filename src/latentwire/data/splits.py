@@ -83,13 +83,19 @@ def join_articles(train: pd.DataFrame, dev: pd.DataFrame | None) -> tuple[pd.Dat
     return renamed[0], None if dev is None else renamed[1]
 
 
-def sample_rows(rows: pd.DataFrame, samples: int | None, seed: int, *, name: str) -> pd.DataFrame:
-    """A seeded sample of ``samples`` rows (all where None), in the seed's random order.
+def sample_rows(
+    rows: pd.DataFrame, samples: int | None, seed: int, *, name: str, spread: bool = False
+) -> pd.DataFrame:
+    """A seeded sample of ``samples`` rows (all if None), in the seed's random order.
 
-    Where there are fewer, all are taken, with a warning that calls them ``name``.
+    If there are fewer, all are taken, with a warning that calls them ``name``. With ``spread`` every article gives one
+    row before any gives a second one, and so on.
     """
     if samples is not None and samples > len(rows):
         log.warning("%s: %d questions were asked for and there are %d: all are taken", name, samples, len(rows))
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
+    if spread:
+        earlier = rows["title"].iloc[order].groupby(rows["title"].iloc[order]).cumcount()
+        order = [index for _, index in sorted(zip(earlier, order, strict=True), key=lambda pair: pair[0])]
     return rows.iloc[order[:samples]].reset_index(drop=True)

@@ -127,3 +127,17 @@ def test_a_paragraph_in_both_sources_is_a_leak_and_so_is_a_questions_id():
         split_rows(train, dev, 0)
     with pytest.raises(InputError, match="1 question ids are in both sources, 'A-0'"):
         split_rows(train, rows_of(("C", "three"), ("D", "four")).assign(id=["A-0", "x"]), 0)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 40), st.integers(0, 1000))
+def test_a_spread_sample_is_even_over_articles_and_otherwise_random(sizes, samples, seed):
+    rows = pd.DataFrame([{"id": f"{a}-{q}", "title": f"A{a}"} for a, size in enumerate(sizes) for q in range(size)])
+    drawn = sample_rows(rows, samples, seed, name="gate", spread=True)
+    assert len(drawn) == min(samples, len(rows)) and drawn["id"].is_unique
+    counts = drawn["title"].value_counts()
+    most = max(counts, default=0)
+    for article, size in enumerate(sizes):
+        assert counts.get(f"A{article}", 0) in (size, most, most - 1)
+    everything = sample_rows(rows, None, seed, name="gate", spread=True)
+    assert set(everything["id"]) == set(rows["id"])
+    assert everything["id"][: len(drawn)].tolist() == drawn["id"].tolist()
