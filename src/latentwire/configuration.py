@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,25 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
         for k in config["compress_dims"]:
             if width and k > width:
                 yield f"compress_dims: {k} is larger than the model's embedding dimension, {width}"
-        limit = local.get("max_position_embeddings")
+        limit = declared_context(local)
         if limit and data["max_prompt_tokens"] + config["evaluate"]["max_new_tokens"] > limit:
             yield (
                 f"data.max_prompt_tokens: {data['max_prompt_tokens']} and evaluate.max_new_tokens "
                 f"{config['evaluate']['max_new_tokens']} do not fit into the model's context of {limit} tokens"
             )
+
+
+# How models' configurations call the longest sequence, with its answer.
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+
+
+def declared_context(config: Mapping[str, Any]) -> int | None:
+    """The longest sequence that a model's configuration declares, in tokens; None if it does not."""
+    for part in (config, config.get("text_config") or {}, config.get("decoder") or {}):
+        for name in _CONTEXT:
+            if isinstance(part, Mapping) and isinstance(value := part.get(name), int) and value > 0:
+                return value
+    return None
 
 
 def model_config(directory: Path) -> dict[str, Any] | None:

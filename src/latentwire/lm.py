@@ -19,7 +19,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from latentwire.configuration import content_identity
+from latentwire.configuration import content_identity, declared_context
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
 
@@ -119,8 +119,7 @@ def load_tokenizer(model: str, revision: str | None = None) -> Any:
 
 def context_length(model: str, revision: str | None = None) -> int:
     """The longest sequence that the model was made for, in tokens."""
-    config = load_config(model, revision)
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
+    return declared_context(load_config(model, revision).to_dict()) or 2**31
 
 
 def load_model(model: str, revision: str | None, dtype: str, device: torch.device) -> Any:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from latentwire import lm
+from latentwire.configuration import declared_context
 from latentwire.device import choose_device
 from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
@@ -310,6 +311,22 @@ def test_the_context_length_is_the_models(saved, tmp_path):
     shutil.rmtree(tmp_path / "model")
     GPT2Config(n_positions=77).save_pretrained(tmp_path / "gpt2")
     assert context_length(str(tmp_path / "gpt2")) == 77
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"max_position_embeddings": 96}, 96),
+        ({"n_positions": 96, "n_ctx": 64}, 96),
+        ({"max_seq_len": 96}, 96),
+        ({"text_config": {"max_position_embeddings": 96}}, 96),
+        ({"max_position_embeddings": None, "text_config": {"n_positions": 32}}, 32),
+        ({"hidden_size": 8}, None),
+        ({"text_config": None, "max_position_embeddings": "many"}, None),
+    ],
+)
+def test_the_context_length_has_many_names(config, limit):
+    assert declared_context(config) == limit
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_what_to_check(monkeypatch):

@@ -47,6 +47,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
     from latentwire.device import choose_device
+    from latentwire.errors import InputError
     from latentwire.evaluation.divergence import (
         DivergenceReader,
         forced_prompts,
@@ -58,13 +59,19 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     from latentwire.evaluation.questions import arm_batches
     from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
     from latentwire.files import atomic_path, write_jsonl
-    from latentwire.lm import DTYPES, load_model, load_tokenizer
+    from latentwire.lm import DTYPES, context_length, load_model, load_tokenizer
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:
         record_read(arguments.final_reads, arguments.configuration)
     device = choose_device(arguments.device)
     prompts, tokenizer = read_prompts(arguments.prompts), load_tokenizer(arguments.model, arguments.revision)
+    longest = int(prompts["input_ids"].map(len).max())
+    if longest + arguments.max_new_tokens > (limit := context_length(arguments.model, arguments.revision)):
+        raise InputError(
+            f"a prompt of {longest} tokens and an answer of {arguments.max_new_tokens} (evaluate.max_new_tokens) do "
+            f"not fit into the model's context of {limit}: lower data.max_prompt_tokens"
+        )
     which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
     model = cache(lambda: load_model(*which))
     decoder = cache(lambda: Decoder(model(), tokenizer, arguments.max_new_tokens))
