@@ -47,13 +47,13 @@ def count_tokens(sequences: Iterable[Sequence[int] | np.ndarray], vocab_size: in
         Counts, int64 ``[V]``.
 
     Raises:
-        ValueError: an id is outside the table.
+        InputError: an id is outside the table.
     """
     counts_V = np.zeros(vocab_size, dtype=np.int64)
     for ids_N in _chunks(sequences):
         if not 0 <= ids_N.min() <= ids_N.max() < vocab_size:
             bad = int(ids_N.max() if ids_N.max() >= vocab_size else ids_N.min())
-            raise ValueError(
+            raise InputError(
                 f"token id {bad} is outside the embedding table of {vocab_size} rows: "
                 "the tokenizer and the model do not belong together"
             )
