@@ -13,7 +13,7 @@ SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
 
-.PHONY: run real real-quick reader check test test-slurm test-real lint bench settings format clean-venv
+.PHONY: run real real-quick frontier reader check test test-slurm test-real lint bench settings format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
@@ -31,6 +31,14 @@ real-quick: reader  ## every arm and ratio with fewer questions and one seed
 	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG) config/smollm2-quick.yaml \
 	  --config experiment=$(READER)-quick
 	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)-quick/verdict/verdict.json
+
+frontier: reader  ## how few bits per table parameter: quantisers in use beside the plan's codec, on the real model
+	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-frontier \
+	  --durations resources/$(READER)/durations-frontier.tsv \
+	  -- $(BIN)/snakemake --profile profiles/local \
+	  --configfile $(REAL_CONFIG) config/smollm2-quick.yaml config/smollm2-frontier.yaml \
+	  --config experiment=$(READER)-frontier
+	@$(BIN)/python workflow/scripts/findings.py --root results/$(READER)-frontier
 
 reader: $(READY)  ## the real model's directory and the SQuAD files that it is tuned and evaluated on
 	$(BIN)/python workflow/scripts/gather_squad.py --source $(SQUAD) \
