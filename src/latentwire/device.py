@@ -21,3 +21,11 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
+
+
+def described(device: torch.device) -> str:
+    """What of a device determines results: ``cpu``, or the GPU's name with the versions of CUDA and cuDNN."""
+    if device.type == "cpu":
+        return "cpu"
+    versions = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return f"{torch.cuda.get_device_name(device)}, {versions}"

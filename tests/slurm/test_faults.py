@@ -242,7 +242,7 @@ def test_a_training_stops_before_its_limit_and_goes_on_with_more_time(in_time: t
     first, second = run.of("train_phase1")
     assert (first["JobState"], first["TimeLimit"]) == ("FAILED", "00:01:00")
     assert (second["JobState"], second["TimeLimit"]) == ("COMPLETED", "00:02:00")
-    assert "the 1 minutes that this job was given are nearly over; the state is kept" in run.output
+    assert "the job's time limit of 1 minutes is close; the state is kept" in run.output
     assert STEPS / 4 < training.continued_at < STEPS
     assert trained(training.workspace) == expected()
 

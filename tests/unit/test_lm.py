@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForC
 
 from latentwire import lm
 from latentwire.configuration import declared_context
-from latentwire.device import choose_device
+from latentwire.device import choose_device, described
 from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
@@ -379,3 +379,11 @@ def test_whatever_else_loading_raises_is_one_message(saved, spoil):
         (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
     with pytest.raises(InputError, match=r"model '.*' \(model.path\) .*can't be loaded"):
         load_model(str(folder), None, "float32", CPU)
+
+
+def test_a_gpu_is_described_by_all_that_determines_results(monkeypatch):
+    assert described(torch.device("cpu")) == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    assert described(torch.device("cuda")) == "NVIDIA H100, CUDA 13.0, cuDNN 91900"

@@ -46,7 +46,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     from latentwire.compression.counts import load_counts
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
-    from latentwire.device import choose_device
+    from latentwire.device import choose_device, described
     from latentwire.errors import InputError
     from latentwire.evaluation.divergence import (
         DivergenceReader,
@@ -105,7 +105,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     with atomic_path(arguments.divergence) as temporary:
         table.to_parquet(temporary, index=False)
     write_jsonl(arguments.output, records)
-    write_provenance(arguments.output, arguments, inputs_used, str(device))
+    write_provenance(arguments.output, arguments, inputs_used, described(device))
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def train(arguments: argparse.Namespace, work: Work) -> None:
     """Prepare, train, write the adapter and its record, and report F1."""
-    from latentwire.device import choose_device
+    from latentwire.device import choose_device, described
     from latentwire.errors import InputError
     from latentwire.provenance import write_provenance
     from latentwire.standalone import prepare_inputs, report_f1
@@ -90,7 +90,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         hidden=arguments.hidden,
         work=work,
     )
-    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
+    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, described(device))
     report_f1(model, files, max_new_tokens=arguments.max_new_tokens, device=device, work=work)
 
 

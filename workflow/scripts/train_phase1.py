@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def train(arguments: argparse.Namespace, work: Work) -> None:
     """Train, and write the adapter and its record."""
-    from latentwire.device import choose_device
+    from latentwire.device import choose_device, described
     from latentwire.provenance import write_provenance
     from latentwire.training.run_phase1 import TrainingFiles, run_phase1
 
@@ -37,7 +37,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         hidden=arguments.hidden,
         work=work,
     )
-    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, str(device))
+    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, described(device))
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
     from latentwire.decisions.requirements import require_phase2
 
     require_phase2(arguments.decision)
-    from latentwire.device import choose_device
+    from latentwire.device import choose_device, described
     from latentwire.lm import load_model, model_identity
     from latentwire.provenance import write_provenance
     from latentwire.training.run_phase1 import TrainingFiles
@@ -57,7 +57,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         work=work,
     )
     inputs = [*files.inputs, arguments.adapter, arguments.control]
-    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, str(device))
+    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, described(device))
 
 
 def main() -> None:

@@ -421,7 +421,7 @@ def _sums(numerator_N: Floats, denominator_N: Floats, articles_N: ArrayLike) -> 
     """The sums of both over each article, [G], articles in sorted order."""
     articles = np.asarray(articles_N)
     if articles.shape != numerator_N.shape:
-        raise ValueError(f"expected one article a question, got shapes {articles.shape} and {numerator_N.shape}")
+        raise ValueError(f"expected one article per question, got shapes {articles.shape} and {numerator_N.shape}")
     _, article_N = np.unique(articles, return_inverse=True)
     numerator_G, denominator_G = (np.bincount(article_N, weights=part_N) for part_N in (numerator_N, denominator_N))
     return numerator_G.astype(np.float64), denominator_G.astype(np.float64)

@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from latentwire.device import described
 from latentwire.evaluation.generate import Answer
 from latentwire.files import hash_of, read_json, write_text
 from latentwire.fingerprint import fingerprint
@@ -65,7 +66,7 @@ def measuring_identity(model: str, revision: str | None, dtype: str, device: tor
 def _computing(model: str, revision: str | None, dtype: str, device: torch.device) -> list[Any]:
     return [
         model_identity(model, revision, dtype, device),
-        torch.get_num_threads() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        torch.get_num_threads() if device.type == "cpu" else described(device),
         library_versions(),
     ]
 

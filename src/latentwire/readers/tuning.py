@@ -21,6 +21,7 @@ from torch import nn
 from latentwire.configuration import content_identity
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import read_squad_json
+from latentwire.device import described
 from latentwire.errors import InputError
 from latentwire.files import atomic_path, sha256_of, write_json
 from latentwire.fingerprint import fingerprint
@@ -223,7 +224,7 @@ def tune(
         steps=steps,
         steps_per_epoch=per_epoch,
         settings=settings,
-        checkpoints=work.checkpoints([settings.model_dump(), identity], code=code, device=device.type),
+        checkpoints=work.checkpoints([settings.model_dump(), identity], code=code, device=described(device)),
         measure=measure,
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,

@@ -54,8 +54,8 @@ class Work:
                 which are always part of the identity.
             inputs: files whose content determines it.
             code: fingerprint of the logic (:func:`~latentwire.fingerprint.fingerprint`).
-            device: kind of device; on the CPU torch's number of threads is part of the identity, since sums depend on
-                it.
+            device: what of it determines the result; on the CPU torch's number of threads is part of the identity
+                too, since sums depend on it.
         """
         where = [device, torch.get_num_threads() if device == "cpu" else None]
         identity = [settings, [sha256_of(path) for path in inputs], code, where, library_versions()]

@@ -14,6 +14,7 @@ from latentwire.adapter import Adapter
 from latentwire.codecs.files import ADAPTER_FILE, CODES_FILE, describe, load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.data.prompts_table import read_prompts
+from latentwire.device import described
 from latentwire.files import write_json
 from latentwire.fingerprint import fingerprint
 from latentwire.resuming.work import Work
@@ -110,7 +111,7 @@ def run_phase1(
     own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
     chosen = settings.model_dump() | own
     code = fingerprint(__name__, "latentwire.cli.set_threads")
-    checkpoints = work.checkpoints([chosen], files.inputs, code=code, device=device.type)
+    checkpoints = work.checkpoints([chosen], files.inputs, code=code, device=described(device))
     diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)
     adapter, history = train_phase1(

@@ -11,6 +11,7 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.codecs.files import load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.device import described
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import fingerprint
 from latentwire.resuming.work import Work
@@ -55,7 +56,7 @@ def run_phase2(
     chosen = settings.model_dump() | own
     determining = [chosen, sha256_of(phase1_adapter), *model_identity]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
-    checkpoints = work.checkpoints(determining, files.inputs, code=code, device=device.type)
+    checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
     train, table_VD = sequences(files.train), load_table(files.table)
     history, found = train_phase2(
         adapter,

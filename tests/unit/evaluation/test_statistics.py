@@ -387,9 +387,9 @@ def test_seeds_are_averaged_question_by_question() -> None:
 
 
 def test_bad_arguments_are_refused_by_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="one article a question"):
+    with pytest.raises(ValueError, match="one article per question"):
         mean_interval([0.1, 0.2], ["a"])
-    with pytest.raises(ValueError, match="scores with one number a question"):
+    with pytest.raises(ValueError, match="scores with one number per question"):
         mean_interval([], [])
     with pytest.raises(ValueError, match="question 1 is nan"):
         mean_interval([0.1, float("nan")], ["a", "b"])

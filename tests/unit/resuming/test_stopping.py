@@ -63,7 +63,7 @@ def test_the_time_that_is_left(clock, minutes, stops_at):
     clock.now = 5.0 + stops_at
     reason, kept = stops(request)
     assert kept
-    assert f"the {minutes} minutes that this job was given are nearly over" in reason
+    assert f"the job's time limit of {minutes} minutes is close" in reason
 
 
 def test_who_is_taken_over_stops_and_touches_nothing(tmp_path, clock):
