@@ -86,8 +86,9 @@ rule measure_reconstruction:
     params:
         root=PATHS.root,
         variants=lambda w: list(map(str, measured_variants(w))),
+        own=lambda w: own_codec_flags(measured_variants(w)),
         code=lambda w: variants_code("measure_reconstruction.py", measured_variants(w)),
     shell:
         "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --root {params.root} --variants {params.variants}"
-        " --prompts {input.prompts} --table {input.table} --counts {input.counts} --threads {threads}"
+        " {params.own} --prompts {input.prompts} --table {input.table} --counts {input.counts} --threads {threads}"
         " --output {output.sums} > {log} 2>&1"

@@ -27,8 +27,33 @@ STEP_SECONDS = 0.1
 STOP_SECONDS = 3
 # The step at which it was told to stop, written when its state was kept.
 KEPT_AT_STOP = "kept-at-stop"
-LOOP = "        losses = loss_at(step)\n"
-STOP = "stop.check(partial(save, step))"
+# Behind the training loop: the same loop, slower.
+SLOW = """
+
+import time
+from pathlib import Path
+
+_train = train_adapter
+
+
+def train_adapter(adapter, loss_at, *, checkpoints, **options):
+    check = checkpoints.check
+
+    def slow_loss_at(step):
+        time.sleep({step_seconds})
+        return loss_at(step)
+
+    def slow_check(keep):
+        def slow_keep():
+            time.sleep({stop_seconds})
+            keep()
+            Path("{kept}").write_text(str(keep.args[0]))
+
+        check(slow_keep)
+
+    checkpoints.check = slow_check
+    return _train(adapter, slow_loss_at, checkpoints=checkpoints, **options)
+"""
 
 
 def settings(epochs: int = EPOCHS, **resources: int) -> str:
@@ -100,11 +125,8 @@ def slow_training(
     workspace = prepared.copy(folder)
     (workspace / "tiny.yaml").write_text(configuration)
     loop = workspace / "src/latentwire/training/loop.py"
-    text = loop.read_text()
-    assert text.count(LOOP) == text.count(STOP) == 1
-    text = text.replace(LOOP, f"        __import__('time').sleep({step_seconds})\n{LOOP}")
-    keep = f"__import__('time').sleep({STOP_SECONDS}), save(step), open('{KEPT_AT_STOP}', 'w').write(str(step))"
-    loop.write_text(text.replace(STOP, f"stop.check(lambda: ({keep}))"))
+    with loop.open("a") as source:
+        source.write(SLOW.format(step_seconds=step_seconds, stop_seconds=STOP_SECONDS, kept=KEPT_AT_STOP))
     return Training(cluster, workspace)
 
 

@@ -114,7 +114,7 @@ def test_results_that_the_experiment_no_longer_asks_for_are_no_part_of_the_verdi
             shutil.copytree(finished / f"{RESULTS}/k{k}/seed0/{folder}", workspace / f"{RESULTS}/k{k}/seed0/{folder}")
     without_linear = "evaluate={arms: [identity, mean, question, random]}"
     run = printed_jobs(workspace.succeed("--config", gate, without_linear))
-    assert run.rules == {"evaluate", "score", "final_validation", "report"}
+    assert run.rules == {"evaluate", "score", "measure_reconstruction", "final_validation", "report"}
     verdict = json.loads((workspace / f"{RESULTS}/verdict/verdict.json").read_text())
     for entry in verdict["entries"]:
         assert entry["chosen"] == "phase1"

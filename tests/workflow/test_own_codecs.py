@@ -25,7 +25,15 @@ def test_a_codec_of_ones_own_goes_from_a_file_to_the_report(changed: Workspace):
     (changed / "halves.py").write_text(example)
     before = stored(changed)
     run = printed_jobs(changed.succeed("--config", "codecs={halves: halves.py}"))
-    assert run.counts == {"fit_codec": 2, "evaluate": 1, "score": 1, "final_validation": 1, "report": 1}
+    expected = {
+        "fit_codec": 2,
+        "measure_reconstruction": 2,
+        "evaluate": 1,
+        "score": 1,
+        "final_validation": 1,
+        "report": 1,
+    }
+    assert run.counts == expected
     # It stores the same at both code dimensions, so the model reads the same rows, once.
     assert len(stored(changed) - before) == ANSWERS + MEASURES
     verdict = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text())

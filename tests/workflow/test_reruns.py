@@ -85,7 +85,7 @@ def test_resources_rerun_nothing(finished: Workspace):
     ("module", "rules"),
     [
         ("adapter", PHASE1),
-        ("codecs.scalar", {"fit_codec"} | EVALUATION | REPORT),
+        ("codecs.scalar", {"fit_codec", "measure_reconstruction"} | EVALUATION | REPORT),
         ("training.phase2", PHASE2),
         ("data.prepare", DATA),
         ("compression.pca", COMPRESSION - {"count_tokens", "check_ceiling", "require_ceiling"}),
