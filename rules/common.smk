@@ -169,6 +169,11 @@ def wanted(arm, k=None):
     return arm in {"text", "phase1", *TRAINED["phase2"], *configured, *OWN_CODECS}
 
 
+def untrained_rows():
+    """The rows of the arms that need no training, the user's own codecs among them."""
+    return [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.stage is None]
+
+
 def trained_variants(k, seed, stage):
     """The arms of a training stage at a code dimension and seed."""
     return [Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)]
@@ -178,7 +183,7 @@ def variants_of(evaluation):
     """The arms that are evaluated together; those of ``final`` are known when every gate has decided."""
     if evaluation == "phase1":
         return [Variant("phase1", k, seed) for k in DIMS for seed in seeds_of(k)]
-    untrained = [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.stage is None]
+    untrained = untrained_rows()
     found = [Variant(row.name) for row in untrained if row.codec is None and wanted(row.name)]
     if evaluation == "ceiling":
         return found
@@ -207,9 +212,8 @@ def measured_variants(wildcards):
     k, seed = int(wildcards.k), int(wildcards.seed)
     found = [Variant("pca", k), *trained_variants(k, seed, wildcards.stage)]
     if wildcards.stage == "phase1":
-        rows = [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.kind in ("codec", "control")]
-        untrained = [row for row in rows if row.stage is None and row.name != "pca"]
-        found += [Variant.of(row.name, k, seed) for row in untrained if wanted(row.name, k if row.sized else None)]
+        rows = [row for row in untrained_rows() if row.kind in ("codec", "control") and row.name != "pca"]
+        found += [Variant.of(row.name, k, seed) for row in rows if wanted(row.name, k if row.sized else None)]
     return found
 
 

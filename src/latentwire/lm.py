@@ -117,6 +117,12 @@ def load_tokenizer(model: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
+def control_tokens(tokenizer: Any) -> dict[int, str]:
+    """The tokens that no text is made of, by their ids."""
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special} | special
+
+
 def context_length(model: str, revision: str | None = None) -> int:
     """The longest sequence that the model was made for, in tokens."""
     return declared_context(load_config(model, revision).to_dict()) or 2**31

@@ -27,6 +27,7 @@ from latentwire.errors import InputError
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
+from latentwire.evaluation.rows import split_rows_of
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.evaluation.store import AnswerStore, decoding_identity
 from latentwire.files import write_json
@@ -151,11 +152,10 @@ def report_f1(
         for arm, codec in codecs.items()
         for record in evaluate_arm(
             Variant(arm),
-            ArmInputs(table_VD, counts["pca"], codec),
+            split_rows_of(arm, ArmInputs(table_VD, counts["pca"], codec), prompts, DTYPES[model.dtype]),
             decoder,
             prompts,
             arm_batches(arm, prompts, EVALUATION_BATCH),
-            dtype=DTYPES[model.dtype],
             store=store,
         )
     ]

@@ -23,6 +23,7 @@ from latentwire.embeddings import read_embeddings
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
+from latentwire.evaluation.rows import split_rows_of
 from latentwire.evaluation.scores import score_predictions
 from latentwire.files import read_json
 from latentwire.lm import load_model, load_tokenizer
@@ -79,7 +80,8 @@ def prompts(renderer):
 def answers(arm, reader, renderer, prompts, inputs):
     decoder = Decoder(reader, renderer.tokenizer, 16)
     batches = arm_batches(arm, prompts, 10)
-    return evaluate_arm(Variant(arm), inputs, lambda: decoder, prompts, batches, dtype=torch.float32)
+    rows = split_rows_of(arm, inputs, prompts, torch.float32)
+    return evaluate_arm(Variant(arm), rows, lambda: decoder, prompts, batches)
 
 
 def test_the_directory_says_what_it_was_made_from(directory):

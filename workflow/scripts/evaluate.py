@@ -41,7 +41,6 @@ def parse_arguments() -> argparse.Namespace:
 def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     """Answer and compare, and write both with their record."""
     from latentwire.arms.loading import arm_inputs
-    from latentwire.arms_table import arm_row
     from latentwire.codecs.base import NotApplicable
     from latentwire.compression.counts import load_counts
     from latentwire.data.prompts_table import read_prompts
@@ -57,6 +56,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     from latentwire.evaluation.evaluate import evaluate_arm
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.questions import arm_batches
+    from latentwire.evaluation.rows import split_rows_of
     from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
     from latentwire.files import atomic_path, write_jsonl
     from latentwire.lm import DTYPES, context_length, load_model, load_tokenizer
@@ -89,9 +89,10 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
             continue
         batches = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
         own = batches[arguments.shard :: arguments.shards]
-        records += evaluate_arm(variant, inputs, decoder, prompts, own, dtype=dtype, store=answers)
-        if arm_row(variant.arm).rebuilds:
-            rebuilt[variant] = inputs
+        rows = split_rows_of(variant.arm, inputs, prompts, dtype)
+        records += evaluate_arm(variant, rows, decoder, prompts, own, store=answers)
+        if rows is not None:
+            rebuilt[variant] = rows
     table = measure_divergence(
         rebuilt,
         cache(lambda: DivergenceReader(model())),
@@ -99,7 +100,6 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
         forced_prompts(prompts, tokenizer),
         measured_batches(len(prompts), arguments.divergence_samples)[arguments.shard :: arguments.shards],
         load_counts(arguments.counts)["train"].numpy(),
-        dtype=dtype,
         store=measures,
     )
     with atomic_path(arguments.divergence) as temporary:

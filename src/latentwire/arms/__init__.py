@@ -42,7 +42,7 @@ def rebuilt_rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tens
     Raises:
         KeyError: there is no such arm.
     """
-    if arm in ("text", "question"):
+    if not arm_row(arm).rebuilds:
         return None
     if arm == "identity":
         return inputs.table_VD[ids_U]

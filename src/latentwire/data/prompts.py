@@ -16,6 +16,7 @@ import regex
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.errors import InputError
+from latentwire.lm import control_tokens
 from latentwire.settings import PromptStyle
 
 # Some chat templates print today's date; a constant keeps prompts the same from day to day, whichever way they ask.
@@ -83,8 +84,7 @@ class PromptRenderer:
         # Several templates by name, or one.
         template = tokenizer.get_chat_template() if style == "chat" else ""
         self._template = (_FIXED_DAY if "strftime_now" in template else "") + template
-        added = tokenizer.added_tokens_decoder.values()
-        self._control_tokens = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
+        self._control_tokens = set(control_tokens(tokenizer).values())
 
     def render(self, source: str) -> str:
         """The full prompt text up to where the answer begins."""
@@ -135,12 +135,12 @@ class PromptRenderer:
                 )
         return encoded
 
-    def _encode(self, texts: list[str], sources: Sequence[str | None] | None = None) -> list[Encoded]:
+    def _encode(self, texts: list[str], sources: Sequence[str] | None = None) -> list[Encoded]:
         plain = self.style == "plain"
         encoded = self.tokenizer(texts, add_special_tokens=plain, return_offsets_mapping=True)
         pairs = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
         for number, source in enumerate(sources or ()):
-            if source is not None and any(token in source for token in self._control_tokens):
+            if any(token in source for token in self._control_tokens):
                 pairs[number] = self._encode_parts(texts[number], source.strip())
         return [self._from_bos_to_cue(*pair) for pair in pairs] if plain else pairs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from latentwire.arms_table import arm_row, ordered_arms
@@ -56,7 +57,7 @@ def predictive(results: DimensionResults, bootstrap: dict[str, int]) -> Predicti
         return None
     kl = [_divergence(results.divergence[arm, "prompt"]) for arm in arms]
     scores = [results.arms[arm].f1 for arm in arms]
-    lost = [((1 - f1["f1"]).to_numpy(), (0 * f1["f1"] + 1).to_numpy(), f1["article"].to_numpy()) for f1 in scores]
+    lost = [((1 - f1["f1"]).to_numpy(), np.ones(len(f1)), f1["article"].to_numpy()) for f1 in scores]
     found: Predictive = {"arms": arms, "measures": []}
     for name, subset, column, over in MEASURES:
         tables = [results.reconstruction[arm, subset] for arm in arms if (arm, subset) in results.reconstruction]

@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms_table import Variant
+from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore, RowHashes
 
 BLOCK_POSITIONS = 256
@@ -82,15 +82,12 @@ class DivergenceReader:
         self.device, self.dtype = self.table_VD.device, self.table_VD.dtype
 
     @torch.inference_mode()
-    def hidden(
-        self, batch: Sequence[ForcedPrompt], rows: tuple[torch.Tensor, torch.Tensor] | None = None
-    ) -> torch.Tensor:
+    def hidden(self, batch: Sequence[ForcedPrompt], rows: SplitRows | None = None) -> torch.Tensor:
         """Hidden states ``[N, D]`` from which the measured tokens are predicted, prompt after prompt.
 
         Args:
             batch: the prompts.
-            rows: sorted token ids ``[U]`` and the rows ``[U, D]`` that the prompts' tokens are read as; None for the
-                model's own.
+            rows: what the prompts' tokens are read as; None for the model's own.
         """
         length = max(len(one.ids) for one in batch)
         ids_BL = torch.zeros(len(batch), length, dtype=torch.int64)
@@ -100,10 +97,9 @@ class DivergenceReader:
             mask_BL[row, : len(one.ids)] = 1
         inputs_BLD = self.table_VD[ids_BL.to(self.device)]
         if rows is not None:
-            ids_U, rows_UD = rows
             for row, one in enumerate(batch):
-                index_L = torch.searchsorted(ids_U, torch.from_numpy(one.prompt_ids.astype(np.int64)))
-                inputs_BLD[row, : len(index_L)] = rows_UD[index_L].to(self.device, self.dtype)
+                index_L = torch.searchsorted(rows.ids_U, torch.from_numpy(one.prompt_ids.astype(np.int64)))
+                inputs_BLD[row, : len(index_L)] = rows.rows_UD[index_L].to(self.device, self.dtype)
         hidden_BLD = self.decoder(
             inputs_embeds=inputs_BLD, attention_mask=mask_BL.to(self.device), use_cache=False
         ).last_hidden_state
@@ -188,26 +184,24 @@ def measured_batches(count: int, samples: int | None) -> list[list[int]]:
 
 
 def measure_divergence(
-    variants: Mapping[Variant, ArmInputs],
+    rows: Mapping[Variant, SplitRows],
     reader: Callable[[], DivergenceReader],
     prompts: pd.DataFrame,
     forced: Sequence[ForcedPrompt],
     batches: Sequence[Sequence[int]],
     train_counts_V: np.ndarray,
     *,
-    dtype: torch.dtype,
     store: AnswerStore,
 ) -> pd.DataFrame:
     """The divergence of arms that rebuild the prompt's embeddings.
 
     Args:
-        variants: the arms with what they may use.
+        rows: what the model reads of each arm.
         reader: gives the frozen model, when the first value has to be computed.
         prompts: the split.
         forced: its prompts with their reference answers.
         batches: indices into it.
         train_counts_V: occurrences of each token type in the training prompts.
-        dtype: the model's.
         store: what was measured before.
 
     Returns:
@@ -216,29 +210,24 @@ def measure_divergence(
     Raises:
         Stopped: the work was told to stop; the store keeps what was measured.
     """
-    if not variants or not batches:
+    if not rows or not batches:
         return pd.DataFrame(columns=COLUMNS)
-    ids_U = torch.from_numpy(np.unique(np.concatenate([one.prompt_ids for one in forced]))).long()
-    rows = {}
-    for variant, inputs in variants.items():
-        rows_UD = rebuilt_rows(variant.arm, inputs, ids_U)
-        assert rows_UD is not None, f"{variant} reads token ids"
-        rows[variant] = rows_UD.to(dtype)
-    hashes = {variant: RowHashes.of(ids_U, rows_UD) for variant, rows_UD in rows.items()}
     tables = []
     for indices in tqdm(batches, desc="divergence", unit="batch", mininterval=5):
         batch = [forced[index] for index in indices]
-        names = {variant: _name(store, batch, hashes[variant], train_counts_V) for variant in rows}
+        names = {variant: _name(store, batch, own.hashes, train_counts_V) for variant, own in rows.items()}
         found = {variant: store.read(name, len(batch)) for variant, name in names.items()}
         missing = [variant for variant, records in found.items() if records is None]
         if missing:
             store.check()
             labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
-            hidden = [reader().hidden(batch, (ids_U, rows[variant])) for variant in missing]
+            hidden = [reader().hidden(batch, rows[variant]) for variant in missing]
             measured = reader().compare(reader().hidden(batch), hidden, labels_N)
             for variant, own in zip(missing, measured, strict=True):
                 if not all(np.isfinite(own[name]).all() for name in ("kl", "same_top")):
-                    raise FloatingPointError(f"arm {variant}: the model's logits are not finite in {dtype}")
+                    raise FloatingPointError(
+                        f"arm {variant}: the model's logits are not finite in {rows[variant].rows_UD.dtype}"
+                    )
                 found[variant] = question_records(batch, own, train_counts_V)
                 store.write(names[variant], found[variant] or [])
         tables += [divergence_table(variant, prompts, indices, records or []) for variant, records in found.items()]

@@ -10,31 +10,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms_table import Variant, arm_row
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
-from latentwire.evaluation.store import AnswerStore, RowHashes
+from latentwire.evaluation.rows import SplitRows
+from latentwire.evaluation.store import AnswerStore
 
 
 def evaluate_arm(
     variant: Variant,
-    inputs: ArmInputs,
+    rows: SplitRows | None,
     decoder: Callable[[], Decoder],
     prompts: pd.DataFrame,
     batches: Sequence[Sequence[int]],
     *,
-    dtype: torch.dtype,
     store: AnswerStore | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of one arm.
 
     Args:
         variant: the arm, its code dimension and its seed.
-        inputs: what the arm may use.
+        rows: what the model reads of the arm; None if it reads token ids.
         decoder: gives the frozen model and the decoding, when the first answer has to be generated.
         prompts: the split.
         batches: indices into it.
-        dtype: the model's, in which it reads embeddings.
         store: answers from before, which are not generated again; new ones are added.
 
     Returns:
@@ -46,28 +44,24 @@ def evaluate_arm(
         Stopped: the work was told to stop; the store keeps what was answered.
     """
     sequences = [np.asarray(ids) for ids in prompts[arm_row(variant.arm).prompt]]
-    # Every token type of the split, not only this shard's: a matrix product's rounding depends on its shape.
-    ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
-    rows_UD = rebuilt_rows(variant.arm, inputs, ids_U)
-    hashes = None
-    if rows_UD is not None:
-        rows_UD = rows_UD.to(dtype)
-        hashes = None if store is None else RowHashes.of(ids_U, rows_UD)
 
     @cache
-    def rows_on_device() -> torch.Tensor | None:
-        return None if rows_UD is None else rows_UD.to(decoder().device)
+    def read() -> tuple[torch.Tensor, torch.Tensor] | tuple[()]:
+        """What the decoder takes beside the prompts: rows on its device, and their token ids."""
+        return () if rows is None else (rows.rows_UD.to(decoder().device), rows.ids_U)
 
     def answer(_: int, batch: Sequence[int]) -> list[Answer]:
         chosen = [sequences[index] for index in batch]
 
         def generate() -> list[Answer]:
             try:
-                return decoder().answers(chosen, rows_on_device(), ids_U)
+                return decoder().answers(chosen, *read())
             except FloatingPointError as error:
                 raise FloatingPointError(f"arm {variant}: {error}") from error
 
-        return generate() if store is None else store.answers(chosen, hashes, generate)
+        if store is None:
+            return generate()
+        return store.answers(chosen, None if rows is None else rows.hashes, generate)
 
     return [
         {

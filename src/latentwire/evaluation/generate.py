@@ -28,6 +28,7 @@ from transformers.cache_utils import DynamicLayer
 
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
+from latentwire.lm import control_tokens
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,6 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return next((token for token in behind if token in control), None)
 
 
-def control_tokens(tokenizer: Any) -> set[int]:
-    """The tokens that no text is made of."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {token for token, content in added if content.special} | set(tokenizer.all_special_ids)
-
-
 def first_line(text: str) -> str:
     """The answer: the first line with text on it, stripped."""
     return text.strip().split("\n", 1)[0].strip()
@@ -108,6 +103,16 @@ def padded_embeddings(
     return rebuilt_UD[index_BL.to(rebuilt_UD.device)] * mask_BL[..., None].to(rebuilt_UD.device)
 
 
+def takes_positions(model: Any) -> bool:
+    """Whether the model is told the position of each token, rather than counting them itself."""
+    return "position_ids" in inspect.signature(model.forward).parameters
+
+
+def positions(mask_BL: torch.Tensor) -> torch.Tensor:
+    """The position of each token ``[B, L]`` behind padding on the left; 0 on padding."""
+    return (mask_BL.cumsum(dim=1) - 1).clamp_min(0)
+
+
 def can_share_prefixes(model: Any) -> bool:
     """Whether keys and values of a prefix serve every prompt that begins with it.
 
@@ -116,13 +121,12 @@ def can_share_prefixes(model: Any) -> bool:
     much is read at once.
     """
     config = model.config.get_text_config(decoder=True)
-    places = "position_ids" in inspect.signature(model.forward).parameters
     # GPT-Neo names its local layers in a setting of its own, which the cache does not know.
     local = "local" in getattr(config, "attention_layers", ())
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {own.get("rope_type") for own in (rope, *rope.values()) if isinstance(own, dict)}
     return (
-        places
+        takes_positions(model)
         and not local
         and not kinds & {"dynamic", "longrope"}
         and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
@@ -145,9 +149,8 @@ def padding_is_harmless(model: Any) -> bool:
     ids_BL, mask_BL = torch.zeros(2, 2, len(long_L), dtype=torch.int64, device=device)
     for row, ids_L in enumerate((short_L, long_L)):
         ids_BL[row, -len(ids_L) :], mask_BL[row, -len(ids_L) :] = ids_L, 1
-    places = "position_ids" in inspect.signature(model.forward).parameters
-    positions = {"position_ids": (mask_BL.cumsum(dim=1) - 1).clamp_min(0)} if places else {}
-    padded_V = model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False, **positions).logits[0, -1].float()
+    told = {"position_ids": positions(mask_BL)} if takes_positions(model) else {}
+    padded_V = model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False, **told).logits[0, -1].float()
     alone_V = model(input_ids=short_L[None], use_cache=False).logits[0, -1].float()
     return bool((padded_V - alone_V).norm() <= PROBE_TOLERANCE * (alone_V - alone_V.mean()).norm())
 
@@ -179,7 +182,7 @@ class Decoder:
             pad_token_id=pad,
         )
         # An answer ends at the first of them, whichever it is.
-        self.control = control_tokens(tokenizer) | set(self.settings.eos_token_id) | {pad}
+        self.control = {*control_tokens(tokenizer), *self.settings.eos_token_id, pad}
         # The stops stay with the model: another decoder of it must find them again.
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
@@ -259,7 +262,7 @@ class Decoder:
 
     def _read_once(self, given: dict[str, torch.Tensor], run_of: list[int], cache: Any) -> None:
         """Read the beginning of every run, and put its keys and values into ``cache`` for each prompt of the run."""
-        positions_BL = (given["attention_mask"].cumsum(dim=1) - 1).clamp_min(0)
+        positions_BL = positions(given["attention_mask"])
         # The base model alone: no logits are computed.
         read = self.model.base_model(**given, position_ids=positions_BL, use_cache=True).past_key_values
         run_of_B = torch.tensor(run_of, device=self.device)

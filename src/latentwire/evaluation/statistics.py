@@ -198,12 +198,10 @@ def rank_correlation(
         sums = [_sums(_checked("numerator", n), _checked("denominator", d), articles) for n, d, articles in ratios]
         numerator_AG, denominator_AG = (np.stack(part) for part in zip(*sums, strict=True))
         articles = numerator_AG.shape[1]
-        weights_RG = np.random.default_rng(seed + offset).multinomial(
-            articles, np.full(articles, 1 / articles), size=resamples
-        )
+        # The estimate comes first.
         weights_RG = np.vstack(
-            [np.ones((1, articles), dtype=weights_RG.dtype), weights_RG]
-        )  # the estimate comes first
+            [np.ones((1, articles), dtype=np.int64), _resampled(articles, resamples, seed + offset)]
+        )
         total_RA = np.stack([(weights_RG * own_G).sum(axis=1) for own_G in denominator_AG], axis=1)
         value_RA = np.stack([(weights_RG * own_G).sum(axis=1) for own_G in numerator_AG], axis=1) / total_RA
         rank_RA = rankdata(value_RA, axis=1)
@@ -215,7 +213,7 @@ def rank_correlation(
     rho, resampled = rho_R[0], np.sort(rho_R[1:])
     refused = None
     if min(draws) < MIN_ARTICLES:
-        refused = f"{min(draws)} articles; an interval over fewer than {MIN_ARTICLES} doesn't keep its confidence"
+        refused = _too_few(min(draws))
     elif not np.isfinite(rho_R).all():
         refused = "the arms don't differ in every resample"
     lower, upper = (np.nan, np.nan) if refused else (resampled[tail - 1], resampled[-tail])
@@ -387,15 +385,24 @@ def _bootstrap(numerator_G: Floats, denominator_G: Floats, resamples: int, seed:
         return _Bootstrap(np.nan, np.nan, nothing, f"the denominator's sum is {denominator_G.sum():.6g}, not positive")
     (estimate,), (error,) = _linearised(numerator_G, denominator_G, np.ones((1, articles)))
     if articles < MIN_ARTICLES:
-        reason = f"{articles} articles; an interval over fewer than {MIN_ARTICLES} doesn't keep its confidence"
-        return _Bootstrap(estimate, error, nothing, reason)
+        return _Bootstrap(estimate, error, nothing, _too_few(articles))
     if error <= _ROUNDING:
         return _Bootstrap(estimate, 0.0, nothing, "the articles don't differ: there is no spread to judge chance by")
-    weights_RG = np.random.default_rng(seed).multinomial(articles, np.full(articles, 1 / articles), size=resamples)
+    weights_RG = _resampled(articles, resamples, seed)
     if ((weights_RG * denominator_G).sum(axis=1) <= 0).any():
         return _Bootstrap(estimate, error, nothing, "the denominator isn't positive in every resample")
     estimate_R, error_R = _linearised(numerator_G, denominator_G, weights_RG)
     return _Bootstrap(estimate, error, np.sort(_studentised(estimate_R - estimate, error_R)), None)
+
+
+def _too_few(articles: int) -> str:
+    return f"{articles} articles; an interval over fewer than {MIN_ARTICLES} doesn't keep its confidence"
+
+
+def _resampled(articles: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """How often each article is in each resample, ``[R, G]``."""
+    drawn = np.random.default_rng(seed).multinomial(articles, np.full(articles, 1 / articles), size=resamples)
+    return np.asarray(drawn)
 
 
 def _linearised(numerator_G: Floats, denominator_G: Floats, weights_RG: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -28,6 +28,7 @@ from latentwire.compression.counts import count_tokens, save_counts
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
+from latentwire.evaluation.rows import split_rows_of
 from latentwire.layout import Layout
 from latentwire.table import save_table
 
@@ -239,7 +240,8 @@ def evaluated(tiny_model, tokenizer, prompts, sequences, inputs):
     def evaluate(arm: str, shard: int = 0, shards: int = 1, rows: pd.DataFrame = prompts) -> list[dict]:
         own = inputs(arm, table_VD, counts_V=counts_V)
         batches = arm_batches(arm, rows, 7)[shard::shards]
-        return evaluate_arm(Variant.of(arm, K, 0), own, lambda: decoder, rows, batches, dtype=torch.float32)
+        read = split_rows_of(arm, own, rows, torch.float32)
+        return evaluate_arm(Variant.of(arm, K, 0), read, lambda: decoder, rows, batches)
 
     return evaluate
 
@@ -299,7 +301,7 @@ def test_every_shard_rebuilds_the_same_rows(evaluated, monkeypatch):
     """Matrix products of other shapes round differently, so all shards rebuild the types of the whole split."""
     asked = []
     monkeypatch.setattr(
-        "latentwire.evaluation.evaluate.rebuilt_rows",
+        "latentwire.evaluation.rows.rebuilt_rows",
         lambda arm, inputs, ids_U: asked.append(ids_U.tolist()) or inputs.table_VD[ids_U],
     )
     for shard in range(3):

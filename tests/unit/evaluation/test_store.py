@@ -24,6 +24,7 @@ from latentwire.evaluation.divergence import (
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Answer, Decoder
 from latentwire.evaluation.questions import arm_batches
+from latentwire.evaluation.rows import split_rows_of
 from latentwire.evaluation.store import AnswerStore, RowHashes, decoding_identity
 from latentwire.resuming.stopping import Stopped
 
@@ -83,11 +84,10 @@ def evaluate(setting, tmp_path: Path) -> Evaluate:
         inputs = ArmInputs(table_VD, torch.ones(len(table_VD)).long(), None if rows_VD is None else of_rows(rows_VD))
         records = evaluate_arm(
             Variant(arm),
-            inputs,
+            split_rows_of(arm, inputs, rows, dtype),
             lambda: asked,
             rows,
             arm_batches("text", rows, BATCH) if batches is None else batches,
-            dtype=dtype,
             store=AnswerStore(tmp_path / "answers", determining, check=check, anew=anew),
         )
         return records, asked.batches
@@ -98,14 +98,13 @@ def evaluate(setting, tmp_path: Path) -> Evaluate:
 def test_what_is_answered_is_not_asked_again_and_needs_no_model(evaluate: Evaluate, setting, tmp_path: Path):
     first, asked = evaluate("text")
     assert asked == [BATCH] * 3
-    _, table_VD, _, rows = setting
+    rows = setting[3]
     again = evaluate_arm(
         Variant("text"),
-        ArmInputs(table_VD, torch.ones(len(table_VD)).long()),
+        None,
         lambda: pytest.fail("the model was loaded"),
         rows,
         arm_batches("text", rows, BATCH),
-        dtype=torch.float32,
         store=AnswerStore(tmp_path / "answers", "model"),
     )
     assert again == first
@@ -222,7 +221,9 @@ def measure(setting, tokenizer, tmp_path: Path):
 
     def run(variants: dict[str, torch.Tensor], reader: Any = None, *, samples: int | None = None):
         found = {
-            Variant(arm): ArmInputs(table_VD, torch.ones(len(table_VD)).long(), of_rows(rows_VD))
+            Variant(arm): split_rows_of(
+                arm, ArmInputs(table_VD, torch.ones(len(table_VD)).long(), of_rows(rows_VD)), rows, torch.float32
+            )
             for arm, rows_VD in variants.items()
         }
         return measure_divergence(
@@ -232,7 +233,6 @@ def measure(setting, tokenizer, tmp_path: Path):
             forced,
             measured_batches(len(rows), samples),
             counts,
-            dtype=torch.float32,
             store=AnswerStore(tmp_path / "measures", "model"),
         )
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
 from latentwire.data.corpus import generate_article, generate_corpus
 from latentwire.data.prepare import mark_unseen_answers, prepare_split
@@ -122,7 +121,6 @@ def test_the_shipped_reader_answers_questions_on_articles_it_never_saw():
     mark_unseen_answers(prompts, np.arange(len(tokenizer)))
     model = load_model(str(SHIPPED), None, "float32", torch.device("cpu"))
     decoder = Decoder(model, tokenizer, max_new_tokens=8)
-    empty = ArmInputs(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
     own_batches = arm_batches("text", prompts, 64)
-    records = evaluate_arm(Variant("text"), empty, lambda: decoder, prompts, own_batches, dtype=torch.float32)
+    records = evaluate_arm(Variant("text"), None, lambda: decoder, prompts, own_batches)
     assert score_predictions(records, prompts, 64)["f1"].mean() >= 0.90
