@@ -276,3 +276,17 @@ def test_a_checkout_in_a_folder_with_a_space_and_quotes(fresh: Workspace, tmp_pa
     workspace = fresh.copy(tmp_path / """it's "my" folder""")
     workspace.succeed("data")
     assert (workspace / f"{RESULTS}/data/train.parquet").is_file()
+
+
+def test_an_answer_that_does_not_fit_into_the_models_context(
+    program: Callable[..., Ended], finished: Workspace, tmp_path: Path
+):
+    root = finished / RESULTS
+    ended = program(
+        "evaluate.py", "--model", finished / "reader", "--dtype", "float32", "--root", root, "--variants", "text",
+        "--prompts", root / "data/gate.parquet", "--table", root / "model/embeddings.safetensors",
+        "--counts", root / "pca/token_counts.safetensors", "--max_new_tokens", 9999, "--state", tmp_path / "state",
+        "--answers", tmp_path / "answers", "--output", tmp_path / "out.jsonl", "--divergence", tmp_path / "out.parquet",
+    )  # fmt: skip
+    assert ended.code == 1 and "an answer of 9999 (evaluate.max_new_tokens) do not fit into the model's" in ended.error
+    assert not (tmp_path / "out.jsonl").exists()
