@@ -95,6 +95,8 @@ def _rows(first: Path, second: Path) -> Iterator[str]:
 def _same(x: Any, y: Any) -> bool:
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return len(x) == len(y) and all(map(_same, x, y))
+    if x is pd.NA or y is pd.NA:  # neither equal nor unequal to anything
+        return x is y
     return bool(x == y) or (x != x and y != y)
 
 

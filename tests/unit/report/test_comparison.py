@@ -23,6 +23,7 @@ def first(tmp_path: Path) -> Path:
         {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}, root / "k8/seed0/phase1/adapter.safetensors"
     )
     frame = pd.DataFrame({"id": ["a", "b"], "f1": [0.5, float("nan")], "ids": [[1, 2], [3]]})
+    frame["k"] = pd.array([None, 8], dtype="Int64")
     frame.to_parquet(root / "scores.parquet", index=False)
     write_jsonl(root / "predictions.jsonl", [{"id": "a", "prediction": "x"}, {"id": "b", "prediction": "y"}])
     write_json(root / "verdict/verdict.json", {"date": "2025-01-01", "entries": [{"k": 8, "f1": {"estimate": 0.5}}]})
@@ -63,6 +64,12 @@ def change_row(root: Path) -> None:
     frame.to_parquet(root / "scores.parquet", index=False)
 
 
+def change_missing(root: Path) -> None:
+    frame = pd.read_parquet(root / "scores.parquet")
+    frame.loc[0, "k"] = 8
+    frame.to_parquet(root / "scores.parquet", index=False)
+
+
 def change_line(root: Path) -> None:
     write_jsonl(root / "predictions.jsonl", [{"id": "a", "prediction": "x"}, {"id": "b", "prediction": "z"}])
 
@@ -76,6 +83,7 @@ def change_value(root: Path) -> None:
     [
         (change_tensor, "k8/seed0/phase1/adapter.safetensors: tensor weight differs by 0.25 at most"),
         (change_row, "scores.parquet: column f1 differs in 1 of 2 rows, first in row 0"),
+        (change_missing, "scores.parquet: column k differs in 1 of 2 rows, first in row 0"),
         (change_line, "predictions.jsonl: 1 of 2 lines differ, the first is line 2"),
         (change_value, "verdict/verdict.json: entries.0.f1.estimate is 0.5 and 0.6"),
         (lambda root: write_text(root / "pca/spectrum.tsv", "k\n"), "pca/spectrum.tsv: other bytes (19 and 2)"),
