@@ -44,7 +44,44 @@ def _mask_without_empty_rows(*arguments: Any, **options: Any) -> torch.Tensor | 
     return mask | (own & ~mask.any(dim=-1, keepdim=True))
 
 
-AttentionInterface.register(ROWS_NOT_EMPTY, sdpa_attention_forward)
+def grouped_attention(
+    query_BHQE: torch.Tensor, key_BGKE: torch.Tensor, value_BGKE: torch.Tensor, mask_B1QK: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attention of H heads of which H/G share each of G keys and values, without copies of these.
+
+    The heads that share a key stand as positions of one query.
+
+    Args:
+        query_BHQE: queries at Q positions; E numbers per head.
+        key_BGKE, value_BGKE: keys and values at K positions.
+        mask_B1QK: True where a position is attended to, or what is added to the scores.
+        scale: of the scores.
+
+    Returns:
+        ``[B, Q, H, E]``.
+    """
+    batch, heads, queries, width = query_BHQE.shape
+    groups, keys = key_BGKE.shape[1:3]
+    sharing = heads // groups
+    mask = mask_B1QK[:, :, None].expand(-1, -1, sharing, -1, -1).reshape(-1, 1, sharing * queries, keys)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query_BHQE.reshape(batch, groups, sharing * queries, width), key_BGKE, value_BGKE, attn_mask=mask, scale=scale
+    )
+    return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous()
+
+
+def _attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """The library's, on the CPU to the bit; elsewhere under a mask it would copy keys and values for every head."""
+    grouped = query.shape[1] != key.shape[1] and attention_mask is not None and query.device.type != "cpu"
+    if not grouped:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    return grouped_attention(query, key, value, attention_mask, scale), None
+
+
+AttentionInterface.register(ROWS_NOT_EMPTY, _attention)
 AttentionMaskInterface.register(ROWS_NOT_EMPTY, _mask_without_empty_rows)
 
 

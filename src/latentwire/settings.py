@@ -208,8 +208,8 @@ class Evaluate(Section):
         "identity", "mean", "question", "pca", "snap", "snap_d", "quant", "random"
     ]  # fmt: skip
     """Arms besides text and phase1; phase2 and control follow the gate."""
-    batch_size: Annotated[int, Field(ge=1, le=10**5)] = 32
-    """Prompts per batch; the same for all arms, since it changes bf16 results slightly."""
+    batch_size: Annotated[int, Field(ge=1, le=10**5)] = 256
+    """Most prompts per batch; the same for all arms, since it changes bf16 results slightly."""
     max_new_tokens: Annotated[int, Field(ge=1, le=10**4)] = 32
     """Maximum answer length in tokens; the same for every question."""
     identity_samples: Count | None = 200

@@ -8,6 +8,7 @@ Shape suffixes: B batch, L length, U token types, D embedding dimensions.
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from transformers.cache_utils import DynamicLayer
 
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
+from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
 from latentwire.lm import control_tokens
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,7 @@ class NewlineAfterText(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         texts = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :], skip_special_tokens=True)
-        ended = ["\n" in text.lstrip() for text in texts]
-        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+        return torch.tensor([has_second_line(text) for text in texts], dtype=torch.bool, device=input_ids.device)
 
 
 class NotFinite(LogitsProcessor):
@@ -88,6 +89,11 @@ def end_of_turn(tokenizer: Any) -> int | None:
     behind = tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"]
     control = control_tokens(tokenizer)
     return next((token for token in behind if token in control), None)
+
+
+def has_second_line(text: str) -> bool:
+    """Whether a newline follows the first text, white space aside."""
+    return "\n" in text.lstrip()
 
 
 def first_line(text: str) -> str:
@@ -162,9 +168,11 @@ class Decoder:
         model: a frozen Hugging Face causal language model; its generation configuration is replaced.
         tokenizer: its tokenizer, with a padding token.
         max_new_tokens: one cap for every answer.
+        fixed_steps: whether to decode in steps of fixed shapes (:mod:`latentwire.evaluation.steps`) if the model can;
+            by default on a GPU. The same tokens up to the rounding of logits.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int, *, fixed_steps: bool | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
         stops = {tokenizer.eos_token_id}
         # Chat models name their end of turn only in the checkpoint's generation configuration.
@@ -187,6 +195,10 @@ class Decoder:
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
         self.shares_prefixes = can_share_prefixes(model)
+        self.fixed: FixedSteps | None = None
+        wanted = self.device.type == "cuda" if fixed_steps is None else fixed_steps
+        if wanted and self.shares_prefixes and has_fixed_steps(model):
+            self.fixed = FixedSteps(model, self.settings.eos_token_id, pad, max_new_tokens)
         self.batches = padding_is_harmless(model)
         if not self.batches:
             log.warning("padding changes this model's answers: prompts are read one by one, which takes longer")
@@ -213,11 +225,38 @@ class Decoder:
         suffixes = self._padded([ids[cut:] for ids, cut in zip(prompts, cut_B, strict=True)])
         ids_BL, mask_BL = (torch.cat(parts, dim=1) for parts in zip(prefixes, suffixes, strict=True))
         cache = None
-        if self.shares_prefixes:
+        if self.fixed is not None:
+            cache = self.fixed.begin(*ids_BL.shape)
+        elif self.shares_prefixes:
             cache = preallocated_cache(ids_BL.shape[1] + self.settings.max_new_tokens)
         if shares:
             first_ids, first_mask = (part[runs.starts] for part in prefixes)
             self._read_once(self._given(first_ids, first_mask, rebuilt_UD, ids_U), runs.run_of, cache)
+        read = prefixes[0].shape[1] if shares else 0
+        try:
+            if self.fixed is not None:
+                given = self._given(ids_BL[:, read:].contiguous(), mask_BL[:, read:], rebuilt_UD, ids_U)
+                mask_BL = mask_BL.to(self.device)
+                given["attention_mask"] = mask_BL
+                tokens = self.fixed.answers(given, positions(mask_BL)[:, read:], self._ended)
+            else:
+                tokens = self._generate(ids_BL, mask_BL, rebuilt_UD, ids_U, cache)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"the model's logits are not finite in {next(self.model.parameters()).dtype}: another model.dtype "
+                "(bfloat16 has float32's range), or something not finite in the weights or the rebuilt embeddings"
+            ) from error
+        return [self._answer(own) for own in tokens]
+
+    def _generate(
+        self,
+        ids_BL: torch.Tensor,
+        mask_BL: torch.Tensor,
+        rebuilt_UD: torch.Tensor | None,
+        ids_U: torch.Tensor | None,
+        cache: Any,
+    ) -> list[list[int]]:
+        """The new tokens of every prompt, by the library's own decoding, behind what is in ``cache`` already."""
         # Given embeddings alone, generate() returns the new tokens only.
         prompt_length = ids_BL.shape[1] if rebuilt_UD is None else 0
         not_finite = NotFinite(prompt_length, [*self.settings.eos_token_id, self.settings.pad_token_id])
@@ -229,11 +268,9 @@ class Decoder:
             stopping_criteria=StoppingCriteriaList([NewlineAfterText(self.tokenizer, prompt_length)]),
         )
         if bool(not_finite.seen):
-            raise FloatingPointError(
-                f"the model's logits are not finite in {next(self.model.parameters()).dtype}: another model.dtype "
-                "(bfloat16 has float32's range), or something not finite in the weights or the rebuilt embeddings"
-            )
-        return [self._answer(tokens) for tokens in generated[:, prompt_length:].tolist()]
+            raise FloatingPointError
+        tokens: list[list[int]] = generated[:, prompt_length:].tolist()
+        return tokens
 
     def _padded(self, prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids padded on the left, and their mask, int64 ``[B, L]``; the mask is 0 on padding."""
@@ -269,11 +306,25 @@ class Decoder:
         for number, layer in enumerate(read.layers):
             cache.update(layer.keys[run_of_B], layer.values[run_of_B], number)
 
+    def _ended(self, tokens: list[int]) -> bool:
+        """Whether an answer that begins with these tokens has ended, below the cap."""
+        kept = self._before_control(tokens)
+        return len(kept) < len(tokens) or has_second_line(self._text(kept))
+
     def _answer(self, tokens: list[int]) -> Answer:
-        kept = next((place for place, token in enumerate(tokens) if token in self.control), len(tokens))
-        text = self.tokenizer.decode(tokens[:kept], skip_special_tokens=True)
-        stopped = kept < len(tokens) or "\n" in text.lstrip() or kept < self.settings.max_new_tokens
-        return Answer(first_line(text), kept, "stop" if stopped else "length")
+        kept = self._before_control(tokens)
+        text = self._text(kept)
+        if has_second_line(text):  # no token after the one that ended it
+            count = next(count for count in range(1, len(kept) + 1) if has_second_line(self._text(kept[:count])))
+            return Answer(first_line(self._text(kept[:count])), count, "stop")
+        stopped = len(kept) < self.settings.max_new_tokens
+        return Answer(first_line(text), len(kept), "stop" if stopped else "length")
+
+    def _before_control(self, tokens: list[int]) -> list[int]:
+        return list(itertools.takewhile(lambda token: token not in self.control, tokens))
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def answer_batches(

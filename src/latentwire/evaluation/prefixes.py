@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Keys and values of so many tokens of Llama-3.1-8B take 16 GiB.
+BATCH_TOKENS = 2**17
+
 
 @dataclass(frozen=True)
 class PrefixRuns:
@@ -60,7 +63,8 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
 def batches_by_prefix(prompts: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
     """Indices in batches, run after run in the order of their length; a batch that is full cuts a run.
 
-    They are formed before any sharding, so that shards take whole batches.
+    A batch is full at ``batch_size`` prompts, or at :data:`BATCH_TOKENS` with padding. Batches are formed before any
+    sharding, so that shards take whole batches.
     """
     # Equal prefixes are neighbours in the order of the bytes, whatever their order among others.
     alike = sorted(range(len(prompts)), key=lambda index: (prompts[index].tobytes(), index))
@@ -69,5 +73,12 @@ def batches_by_prefix(prompts: Sequence[np.ndarray], batch_size: int) -> list[li
     for index, run in zip(alike, run_of, strict=True):
         runs.setdefault(run, []).append(index)
     by_length = sorted(runs.values(), key=lambda run: (max(len(prompts[index]) for index in run), run))
-    order = [index for run in by_length for index in run]
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    longest = 0
+    for index in (index for run in by_length for index in run):
+        longest = max(longest, len(prompts[index]))
+        if not batches or len(batches[-1]) == batch_size or (len(batches[-1]) + 1) * longest > BATCH_TOKENS:
+            batches.append([])
+            longest = len(prompts[index])
+        batches[-1].append(index)
+    return batches

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentwire.evaluation import prefixes
 from latentwire.evaluation.prefixes import PrefixRuns, batches_by_prefix, prefix_runs
 
 # Few letters and short prompts: many begin alike.
@@ -57,3 +58,10 @@ def test_batches_cover_every_prompt_once_and_hold_run_after_run(prompts, batch_s
 def test_prompts_that_share_nothing_are_batched_by_length():
     prompts = [np.full(length, length) for length in (5, 2, 9, 7, 1)]
     assert batches_by_prefix(prompts, 2) == [[4, 1], [0, 3], [2]]
+
+
+def test_a_batch_of_long_prompts_holds_fewer(monkeypatch):
+    monkeypatch.setattr(prefixes, "BATCH_TOKENS", 100)
+    prompts = [np.full(length, length) for length in (10, 20, 30, 40, 45, 90, 200)]
+    batches = batches_by_prefix(prompts, 4)
+    assert batches == [[0, 1, 2], [3, 4], [5], [6]]
