@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    DynamicCache,
     PretrainedConfig,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -163,6 +166,30 @@ def control_tokens(tokenizer: Any) -> dict[int, str]:
 def context_length(model: str, revision: str | None = None) -> int:
     """The longest sequence that the model was made for, in tokens."""
     return declared_context(load_config(model, revision).to_dict()) or 2**31
+
+
+def takes_positions(model: Any) -> bool:
+    """Whether the model is told the position of each token, rather than counting them itself."""
+    return "position_ids" in inspect.signature(model.forward).parameters
+
+
+def attends_by_position(model: Any) -> bool:
+    """Whether what a token makes of others depends on the positions that the model is told, not on its place.
+
+    Then padding may stand between tokens, and prompts behind each other in one row. Layers that look a fixed number of
+    places back are out. So are rotary frequencies that depend on how much is read at once.
+    """
+    config = model.config.get_text_config(decoder=True)
+    # GPT-Neo names its local layers in a setting of its own, which the cache does not know.
+    local = "local" in getattr(config, "attention_layers", ())
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {own.get("rope_type") for own in (rope, *rope.values()) if isinstance(own, dict)}
+    return (
+        takes_positions(model)
+        and not local
+        and not kinds & {"dynamic", "longrope"}
+        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+    )
 
 
 def load_model(model: str, revision: str | None, dtype: str, device: torch.device) -> Any:

@@ -7,7 +7,6 @@ Shape suffixes: B batch, L length, U token types, D embedding dimensions.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +17,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import (
-    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicLayer
 
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
-from latentwire.lm import control_tokens
+from latentwire.lm import attends_by_position, control_tokens, takes_positions
 
 log = logging.getLogger(__name__)
 
@@ -109,34 +106,9 @@ def padded_embeddings(
     return rebuilt_UD[index_BL.to(rebuilt_UD.device)] * mask_BL[..., None].to(rebuilt_UD.device)
 
 
-def takes_positions(model: Any) -> bool:
-    """Whether the model is told the position of each token, rather than counting them itself."""
-    return "position_ids" in inspect.signature(model.forward).parameters
-
-
 def positions(mask_BL: torch.Tensor) -> torch.Tensor:
     """The position of each token ``[B, L]`` behind padding on the left; 0 on padding."""
     return (mask_BL.cumsum(dim=1) - 1).clamp_min(0)
-
-
-def can_share_prefixes(model: Any) -> bool:
-    """Whether keys and values of a prefix serve every prompt that begins with it.
-
-    Between a prefix and what follows there is padding, which must change no distance: positions have to come from
-    outside, and layers that look a fixed number of places back are out. So are rotary frequencies that depend on how
-    much is read at once.
-    """
-    config = model.config.get_text_config(decoder=True)
-    # GPT-Neo names its local layers in a setting of its own, which the cache does not know.
-    local = "local" in getattr(config, "attention_layers", ())
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {own.get("rope_type") for own in (rope, *rope.values()) if isinstance(own, dict)}
-    return (
-        takes_positions(model)
-        and not local
-        and not kinds & {"dynamic", "longrope"}
-        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-    )
 
 
 PROBE_TOKENS = (5, 24)  # of a short and a long prompt
@@ -194,7 +166,7 @@ class Decoder:
         # The stops stay with the model: another decoder of it must find them again.
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
-        self.shares_prefixes = can_share_prefixes(model)
+        self.shares_prefixes = attends_by_position(model)
         self.fixed: FixedSteps | None = None
         wanted = self.device.type == "cuda" if fixed_steps is None else fixed_steps
         if wanted and self.shares_prefixes and has_fixed_steps(model):

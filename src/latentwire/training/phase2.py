@@ -26,6 +26,7 @@ from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
+from latentwire.training.captured import CapturedPasses
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
 from latentwire.training.objectives import (
@@ -36,38 +37,15 @@ from latentwire.training.objectives import (
     unique_tokens,
     weighted_error,
 )
+from latentwire.training.packing import Layout, PromptBatch, block_mask, prompt_batch
 
 if TYPE_CHECKING:
     from latentwire.results import CalibrationRecord, Phase2Findings
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100
 # Each costs forward passes of the held-out prompts.
 MEASUREMENTS = 5
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Right-padded prompts: ``ids_BL``, ``mask_BL`` (1 on tokens), ``labels_BL`` (−100 where nothing is predicted)."""
-
-    ids_BL: torch.Tensor
-    mask_BL: torch.Tensor
-    labels_BL: torch.Tensor
-
-
-def prompt_batch(sequences: Sequence[np.ndarray], label_masks: Sequence[np.ndarray]) -> PromptBatch:
-    """Prompts as one batch; a label is the prompt's own token, −100 on padding and on template tokens."""
-    length = max(map(len, sequences))
-    ids_BL = torch.zeros(len(sequences), length, dtype=torch.int64)
-    mask_BL = torch.zeros_like(ids_BL)
-    labels_BL = torch.full_like(ids_BL, IGNORED)
-    for row, (ids, predicted) in enumerate(zip(sequences, label_masks, strict=True)):
-        tokens = torch.from_numpy(np.asarray(ids, dtype=np.int64))
-        ids_BL[row, : len(ids)] = tokens
-        mask_BL[row, : len(ids)] = 1
-        labels_BL[row, : len(ids)] = tokens.masked_fill(~torch.from_numpy(np.asarray(predicted, dtype=bool)), IGNORED)
-    return PromptBatch(ids_BL, mask_BL, labels_BL)
 
 
 class PromptScorer:
@@ -89,18 +67,28 @@ class PromptScorer:
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
+        self.layout = Layout.of(model)
+        self._read = CapturedPasses(self._hidden)
+
+    def _hidden(self, inputs_BLD: torch.Tensor, mask: torch.Tensor, *positions_BL: torch.Tensor) -> torch.Tensor:
+        told = dict(zip(("position_ids",), positions_BL, strict=False))
+        read = self.decoder(inputs_embeds=inputs_BLD, attention_mask=mask, use_cache=False, **told)
+        hidden_BLD: torch.Tensor = read.last_hidden_state
+        return hidden_BLD
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
-        """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token.
+        """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token, row after row.
 
         The output head keeps the model's own table, also where it is tied to the input embeddings.
         """
-        hidden_BLD = self.decoder(
-            inputs_embeds=inputs_BLD.to(self.dtype), attention_mask=batch.mask_BL.to(self.device), use_cache=False
-        ).last_hidden_state
-        labels_BL = batch.labels_BL[:, 1:].to(self.device)
-        predicted_BL = labels_BL != IGNORED
-        hidden_ND, labels_N = hidden_BLD[:, :-1][predicted_BL], labels_BL[predicted_BL]
+        if batch.packed:
+            mask = block_mask(batch.owner_BL.to(self.device), self.dtype)
+            hidden_BLD = self._read(inputs_BLD.to(self.dtype), mask, batch.positions_BL.to(self.device))
+        else:
+            hidden_BLD = self._hidden(inputs_BLD.to(self.dtype), batch.mask_BL.to(self.device))
+        # Each token is predicted at the place before it.
+        hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, (batch.predicted_N - 1).to(self.device))
+        labels_N = batch.labels_BL.flatten()[batch.predicted_N].to(self.device)
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
         return loss_N.mean() if reduction == "mean" else loss_N
 
@@ -113,13 +101,12 @@ def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.T
 
 def repeated_mask(batch: PromptBatch) -> torch.Tensor:
     """For each predicted token, whether it occurs earlier in its own prompt: bool ``[N]``."""
-    repeated_BL = torch.zeros_like(batch.labels_BL, dtype=torch.bool)
-    for row, ids_L in enumerate(batch.ids_BL.tolist()):
-        seen: set[int] = set()
-        for column, token in enumerate(ids_L):
-            repeated_BL[row, column] = token in seen
-            seen.add(token)
-    return repeated_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
+    seen: set[tuple[int, int]] = set()
+    repeated = []
+    for own in zip(batch.owner_BL.flatten().tolist(), batch.ids_BL.flatten().tolist(), strict=True):
+        repeated.append(own in seen)
+        seen.add(own)
+    return torch.tensor(repeated)[batch.predicted_N]
 
 
 @torch.no_grad()
@@ -240,8 +227,9 @@ def train_phase2(
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)
     shown = range(min(settings.measure_prompts, len(held_out)))
+    layout = None if reader is None else reader.layout
     measured = [
-        prompt_batch([held_out[i] for i in part], [held_out_labels[i] for i in part])
+        prompt_batch([held_out[i] for i in part], [held_out_labels[i] for i in part], layout)
         for part in (shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size))
     ]
 
@@ -267,7 +255,7 @@ def train_phase2(
         def prompt_loss() -> torch.Tensor:
             assert reader is not None
             rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
-            batch = prompt_batch(sequences, [train_labels[index] for index in chosen])
+            batch = prompt_batch(sequences, [train_labels[index] for index in chosen], layout)
             return reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
 
         return weighted_error(standardised_UD, target_UD, counts_U), prompt_loss

@@ -22,7 +22,6 @@ from latentwire.evaluation.generate import (
     Answer,
     Decoder,
     NewlineAfterText,
-    can_share_prefixes,
     end_of_turn,
     first_line,
     generate_answers,
@@ -30,7 +29,7 @@ from latentwire.evaluation.generate import (
     padding_is_harmless,
 )
 from latentwire.evaluation.prefixes import prefix_runs
-from latentwire.lm import load_model
+from latentwire.lm import attends_by_position, load_model
 
 CAP = 8
 
@@ -208,14 +207,14 @@ def test_frequencies_that_follow_the_length_share_no_beginning(kind, shares):
     """A beginning that is read alone would be rotated as for its own length."""
     rope = {"rope_type": kind, "rope_theta": 1e4} | ({} if kind == "default" else {"factor": 4.0})
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, vocab_size=8, rope_parameters=rope))
-    assert can_share_prefixes(model) == shares
+    assert attends_by_position(model) == shares
 
 
 def test_a_model_that_takes_no_positions_shares_no_beginning(tiny_model):
     model = tiny_model()
-    assert can_share_prefixes(model)
+    assert attends_by_position(model)
     model.forward = lambda input_ids, attention_mask, past_key_values: None
-    assert not can_share_prefixes(model)
+    assert not attends_by_position(model)
 
 
 # The checkpoint's own generation configuration

@@ -19,10 +19,9 @@ from latentwire.settings import Phase2
 from latentwire.training import phase2
 from latentwire.training.loop import batch_at
 from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
+from latentwire.training.packing import IGNORED, prompt_batch
 from latentwire.training.phase2 import (
-    IGNORED,
     PromptScorer,
-    prompt_batch,
     prompt_inputs,
     prompt_loss_by_mention,
     repeated_mask,

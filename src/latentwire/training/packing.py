@@ -1,0 +1,135 @@
+"""Batches of prompts for training: several prompts in a row where that saves reading padding.
+
+Prompts that stand in one row see themselves alone, and count their positions from zero, so what is read is what each
+prompt is alone.
+
+Shape suffixes: B rows, L length, N predicted tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from latentwire.lm import attends_by_position
+
+IGNORED = -100
+# Attention under a mask costs the square of a row's length, so rows are no longer than the longest prompt, except
+# where launching kernels costs more.
+CUDA_ROW_TOKENS = 4096
+# Few lengths, since a graph is captured for each.
+CUDA_MULTIPLE = 256
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How prompts are laid into rows.
+
+    Attributes:
+        packs: whether a row may hold several prompts.
+        row_tokens: length up to which a row is filled; a longer prompt has a row of its length.
+        multiple: lengths of rows are multiples of it.
+    """
+
+    packs: bool = False
+    row_tokens: int = 0
+    multiple: int = 1
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """For a model, on its device."""
+        if not attends_by_position(model):
+            return cls()
+        if next(model.parameters()).device.type == "cuda":
+            return cls(packs=True, row_tokens=CUDA_ROW_TOKENS, multiple=CUDA_MULTIPLE)
+        return cls(packs=True)
+
+    def rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which prompts of these lengths stand in each row: first fit, the longest first, if that saves a row."""
+        width = max(self.row_tokens, *lengths)
+        rows: list[list[int]] = []
+        for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+            fitting = (row for row in rows if sum(lengths[own] for own in row) + lengths[index] <= width)
+            if (row := next(fitting, None)) is None:
+                rows.append([index])
+            else:
+                row.append(index)
+        return rows if self.packs and len(rows) < len(lengths) else [[index] for index in range(len(lengths))]
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts in rows, padded on the right; int64 ``[B, L]`` each.
+
+    Attributes:
+        ids_BL: token ids.
+        owner_BL: which prompt a token belongs to; −1 on padding.
+        positions_BL: of each token in its prompt; 0 on padding.
+        labels_BL: the token ids; −100 where nothing is predicted: on padding, on template tokens, and on the first
+            token of each prompt.
+        packed: whether a row holds several prompts.
+    """
+
+    ids_BL: torch.Tensor
+    owner_BL: torch.Tensor
+    positions_BL: torch.Tensor
+    labels_BL: torch.Tensor
+    packed: bool
+
+    @property
+    def mask_BL(self) -> torch.Tensor:
+        """1 on tokens, 0 on padding, int64."""
+        return (self.owner_BL >= 0).long()
+
+    @property
+    def predicted_N(self) -> torch.Tensor:
+        """Indices of the predicted tokens in the flattened rows, int64 ``[N]``."""
+        return (self.labels_BL.flatten() != IGNORED).nonzero().flatten()
+
+
+def prompt_batch(
+    sequences: Sequence[np.ndarray], label_masks: Sequence[np.ndarray], layout: Layout | None = None
+) -> PromptBatch:
+    """Prompts as one batch; a label is the prompt's own token.
+
+    Args:
+        sequences: token ids of each prompt.
+        label_masks: which tokens of each are predicted.
+        layout: how they are laid into rows; by default one prompt per row.
+    """
+    layout = layout or Layout()
+    lengths = [len(ids) for ids in sequences]
+    rows = layout.rows(lengths)
+    longest = max(sum(lengths[index] for index in row) for row in rows)
+    length = -(-longest // layout.multiple) * layout.multiple
+    ids_BL = torch.zeros(len(rows), length, dtype=torch.int64)
+    positions_BL = torch.zeros_like(ids_BL)
+    owner_BL, labels_BL = torch.full_like(ids_BL, -1), torch.full_like(ids_BL, IGNORED)
+    for row, members in enumerate(rows):
+        start = 0
+        for index in members:
+            own = slice(start, start := start + lengths[index])
+            tokens = torch.from_numpy(np.asarray(sequences[index], dtype=np.int64))
+            ids_BL[row, own], owner_BL[row, own] = tokens, index
+            positions_BL[row, own] = torch.arange(len(tokens))
+            predicted = torch.from_numpy(np.asarray(label_masks[index], dtype=bool)).clone()
+            predicted[0] = False  # nothing stands before it
+            labels_BL[row, own] = tokens.masked_fill(~predicted, IGNORED)
+    return PromptBatch(ids_BL, owner_BL, positions_BL, labels_BL, packed=len(rows) < len(sequences))
+
+
+def block_mask(owner_BL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to attention scores, ``[B, 1, L, L]``: 0 where a token sees an earlier one of its own prompt.
+
+    Padding sees the padding before it, so that no row of the mask is empty.
+    """
+    same_BLL = owner_BL[:, :, None] == owner_BL[:, None, :]
+    place_L = torch.arange(owner_BL.shape[1], device=owner_BL.device)
+    seen_BLL = same_BLL & (place_L[:, None] >= place_L)
+    return torch.zeros(seen_BLL.shape, dtype=dtype, device=owner_BL.device).masked_fill_(~seen_BLL, float("-inf"))[
+        :, None
+    ]
