@@ -308,6 +308,7 @@ class Bench:
             "text_equals_embeddings": text == embeddings,
             "answers_as_the_librarys": sum(a == b for a, b in zip(text, library, strict=True)),
             "answers": len(prompts),
+            "packed": self._packed(),
             "reader": self._reader(),
         }
 
@@ -322,6 +323,23 @@ class Bench:
         with torch.no_grad():
             read = self.model(ids_BL, attention_mask=mask_BL, position_ids=positions_BL, logits_to_keep=1)
         return read.logits[:, -1].float()
+
+    def _packed(self) -> dict[str, float]:
+        """How far the loss of packed prompts and its gradient are from those of padded ones, relatively."""
+        prompts, masks = self.training(4, seed=5)
+        scorer, (rows_UD, ids_U) = PromptScorer(self.model), self.rebuilt
+        found = []
+        for layout in (Layout(), scorer.layout):
+            batch, own_UD = prompt_batch(prompts, masks, layout), rows_UD.clone().requires_grad_()
+            loss = scorer.cross_entropy(prompt_inputs(own_UD, ids_U, batch.ids_BL), batch)
+            loss.backward()
+            assert own_UD.grad is not None
+            found.append((loss.item(), own_UD.grad.float()))
+        (padded, padded_UD), (packed, packed_UD) = found
+        return {
+            "loss": abs(packed / padded - 1),
+            "gradient": ((packed_UD - padded_UD).norm() / padded_UD.norm()).item(),
+        }
 
     def _reader(self) -> dict[str, int]:
         """Answers of the embedded reader in float32 that are the CPU's, over random prompts of its vocabulary."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -73,14 +73,49 @@ def grouped_attention(
     return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous()
 
 
+def packed_attention(
+    query_1HTE: torch.Tensor,
+    key_1GTE: torch.Tensor,
+    value_1GTE: torch.Tensor,
+    ends: torch.Tensor,
+    longest: int,
+    scale: float,
+) -> torch.Tensor:
+    """Causal attention within each of several sequences that stand in one row, by a kernel that sees no other pairs.
+
+    Args:
+        query_1HTE: queries of H heads at T positions; E numbers per head.
+        key_1GTE, value_1GTE: keys and values of G heads.
+        ends: where each sequence begins, and T; int32.
+        longest: positions of the longest sequence.
+        scale: of the scores.
+
+    Returns:
+        ``[1, T, H, E]``.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # CUDA's alone
+
+    sharing = query_1HTE.shape[1] // key_1GTE.shape[1]
+    key_THE, value_THE = (
+        own[0].repeat_interleave(sharing, dim=0).transpose(0, 1).contiguous() for own in (key_1GTE, value_1GTE)
+    )
+    query_THE = query_1HTE[0].transpose(0, 1).contiguous()
+    out_THE = varlen_attn(
+        query_THE, key_THE, value_THE, ends, ends, longest, longest, scale=scale, window_size=(-1, 0)
+    )
+    return cast("torch.Tensor", out_THE)[None]
+
+
 def _attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """The library's, on the CPU to the bit; elsewhere under a mask it would copy keys and values for every head."""
-    grouped = query.shape[1] != key.shape[1] and attention_mask is not None and query.device.type != "cpu"
-    if not grouped:
+    """The library's on the CPU, to the bit; elsewhere it would copy keys and values, and read a mask of all pairs."""
+    if attention_mask is None or query.device.type == "cpu":
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     scale = options.get("scaling") or query.shape[-1] ** -0.5
+    ends = options.get("cu_seq_lens_q")
+    if ends is not None and query.dtype in (torch.bfloat16, torch.float16):
+        return packed_attention(query, key, value, ends, options["max_length_q"], scale), None
     return grouped_attention(query, key, value, attention_mask, scale), None
 
 

@@ -145,6 +145,8 @@ class FixedSteps:
         self.device, self.dtype = weight.device, weight.dtype
         self.stops = torch.tensor(list(stops), dtype=torch.int64, device=self.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
+        # An index, since a slice is not contiguous, and the head's table would be read once per prompt.
+        self.last = torch.tensor([-1], device=self.device)
         layers = len(DynamicCache(config=model.config).layers)
         self.cache = Cache(layers=[ReservedLayer(self.at) for _ in range(layers)])
         self.capacity = 0
@@ -182,7 +184,7 @@ class FixedSteps:
             position_ids=positions_BL,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self.last,
         ).logits[:, -1]
         mask_BL, layers = given["attention_mask"], cast("list[ReservedLayer]", self.cache.layers)
         batch, length, places = *mask_BL.shape, layers[0].places

@@ -18,11 +18,6 @@ import torch
 from latentwire.lm import attends_by_position
 
 IGNORED = -100
-# Attention under a mask costs the square of a row's length, so rows are no longer than the longest prompt, except
-# where launching kernels costs more.
-CUDA_ROW_TOKENS = 4096
-# Few lengths, since a graph is captured for each.
-CUDA_MULTIPLE = 256
 
 
 @dataclass(frozen=True)
@@ -31,26 +26,24 @@ class Layout:
 
     Attributes:
         packs: whether a row may hold several prompts.
-        row_tokens: length up to which a row is filled; a longer prompt has a row of its length.
-        multiple: lengths of rows are multiples of it.
+        one_row: whether all prompts stand in one row; else rows are as long as the longest prompt.
     """
 
     packs: bool = False
-    row_tokens: int = 0
-    multiple: int = 1
+    one_row: bool = False
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """For a model, on its device."""
-        if not attends_by_position(model):
-            return cls()
-        if next(model.parameters()).device.type == "cuda":
-            return cls(packs=True, row_tokens=CUDA_ROW_TOKENS, multiple=CUDA_MULTIPLE)
-        return cls(packs=True)
+        """For a model, on its device.
+
+        On the CPU, attention costs the square of a row's length; on a GPU it sees what belongs together alone.
+        """
+        packs = attends_by_position(model)
+        return cls(packs, one_row=packs and next(model.parameters()).device.type == "cuda")
 
     def rows(self, lengths: Sequence[int]) -> list[list[int]]:
         """Which prompts of these lengths stand in each row: first fit, the longest first, if that saves a row."""
-        width = max(self.row_tokens, *lengths)
+        width = sum(lengths) if self.one_row else max(lengths)
         rows: list[list[int]] = []
         for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
             fitting = (row for row in rows if sum(lengths[own] for own in row) + lengths[index] <= width)
@@ -86,6 +79,14 @@ class PromptBatch:
         return (self.owner_BL >= 0).long()
 
     @property
+    def boundaries(self) -> dict[str, Any]:
+        """Where prompts that fill one row begin and end, under the names by which transformers passes them on."""
+        starts = (self.positions_BL[0] == 0).nonzero().flatten()
+        ends = torch.cat([starts, torch.tensor([self.ids_BL.shape[1]])]).int()
+        longest = int(self.positions_BL.max()) + 1
+        return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+    @property
     def predicted_N(self) -> torch.Tensor:
         """Indices of the predicted tokens in the flattened rows, int64 ``[N]``."""
         return (self.labels_BL.flatten() != IGNORED).nonzero().flatten()
@@ -105,8 +106,7 @@ def prompt_batch(
     lengths = [len(ids) for ids in sequences]
     rows = layout.rows(lengths)
     longest = max(sum(lengths[index] for index in row) for row in rows)
-    length = -(-longest // layout.multiple) * layout.multiple
-    ids_BL = torch.zeros(len(rows), length, dtype=torch.int64)
+    ids_BL = torch.zeros(len(rows), longest, dtype=torch.int64)
     positions_BL = torch.zeros_like(ids_BL)
     owner_BL, labels_BL = torch.full_like(ids_BL, -1), torch.full_like(ids_BL, IGNORED)
     for row, members in enumerate(rows):

@@ -26,7 +26,6 @@ from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
-from latentwire.training.captured import CapturedPasses
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
 from latentwire.training.objectives import (
@@ -68,29 +67,34 @@ class PromptScorer:
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.layout = Layout.of(model)
-        self._read = CapturedPasses(self._hidden)
-
-    def _hidden(self, inputs_BLD: torch.Tensor, mask: torch.Tensor, *positions_BL: torch.Tensor) -> torch.Tensor:
-        told = dict(zip(("position_ids",), positions_BL, strict=False))
-        read = self.decoder(inputs_embeds=inputs_BLD, attention_mask=mask, use_cache=False, **told)
-        hidden_BLD: torch.Tensor = read.last_hidden_state
-        return hidden_BLD
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
         """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token, row after row.
 
         The output head keeps the model's own table, also where it is tied to the input embeddings.
         """
-        if batch.packed:
-            mask = block_mask(batch.owner_BL.to(self.device), self.dtype)
-            hidden_BLD = self._read(inputs_BLD.to(self.dtype), mask, batch.positions_BL.to(self.device))
-        else:
-            hidden_BLD = self._hidden(inputs_BLD.to(self.dtype), batch.mask_BL.to(self.device))
+        read = self.decoder(inputs_embeds=inputs_BLD.to(self.dtype), use_cache=False, **self._attended(batch))
+        hidden_BLD = read.last_hidden_state
         # Each token is predicted at the place before it.
         hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, (batch.predicted_N - 1).to(self.device))
         labels_N = batch.labels_BL.flatten()[batch.predicted_N].to(self.device)
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
         return loss_N.mean() if reduction == "mean" else loss_N
+
+    def _attended(self, batch: PromptBatch) -> dict[str, Any]:
+        """What says which tokens of a row see each other."""
+        if not batch.packed:
+            return {"attention_mask": batch.mask_BL.to(self.device)}
+        told = {
+            "attention_mask": block_mask(batch.owner_BL.to(self.device), self.dtype),
+            "position_ids": batch.positions_BL.to(self.device),
+        }
+        if self.layout.one_row:  # for kernels that need no mask
+            told |= {
+                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+                for name, value in batch.boundaries.items()
+            }
+        return told
 
 
 def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from latentwire import lm
 from latentwire.training import phase2
 from latentwire.training.packing import IGNORED, Layout, block_mask, prompt_batch
 from latentwire.training.phase2 import PromptScorer, repeated_mask
 
 VOCAB = 60
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-WIDE = Layout(packs=True, row_tokens=90)
+ONE_ROW = Layout(packs=True, one_row=True)
 LENGTHS = (7, 33, 12, 20, 30)
 
 
@@ -55,13 +56,13 @@ def one_by_one(scorer, prompts, table_VD) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(losses).sum(), torch.stack(gradients).sum(dim=0)
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 100), st.sampled_from([1, 16]))
-def test_every_prompt_stands_once_and_whole_in_rows_that_are_no_longer_than_asked(lengths, row_tokens, multiple):
-    layout = Layout(packs=True, row_tokens=row_tokens, multiple=multiple)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.booleans())
+def test_every_prompt_stands_once_and_whole_in_rows_as_long_as_the_longest_or_in_one(lengths, one_row):
+    layout = Layout(packs=True, one_row=one_row)
     sequences = [np.arange(length) + 100 * index for index, length in enumerate(lengths)]
     batch = prompt_batch(sequences, [np.ones(length, dtype=bool) for length in lengths], layout)
-    assert batch.ids_BL.shape[1] % multiple == 0
-    assert batch.ids_BL.shape[1] - multiple < max(row_tokens, *lengths)
+    assert batch.ids_BL.shape[1] == (sum(lengths) if one_row else max(lengths))
+    assert len(batch.ids_BL) == 1 or not one_row
     for index, ids in enumerate(sequences):
         own = batch.owner_BL == index
         assert batch.ids_BL[own].tolist() == ids.tolist()
@@ -79,7 +80,7 @@ def test_prompts_that_do_not_share_a_row_stay_in_their_order():
 
 
 @pytest.mark.parametrize("build", [llama, lambda: llama(4), gpt2], ids=["grouped heads", "heads", "learned positions"])
-@pytest.mark.parametrize("layout", [Layout(), Layout(packs=True), WIDE, replace(WIDE, multiple=32)])
+@pytest.mark.parametrize("layout", [Layout(), Layout(packs=True), ONE_ROW])
 def test_the_loss_and_its_gradient_are_those_of_prompts_one_by_one(build, layout, prompts):
     scorer, table_VD = PromptScorer(build()), torch.randn(VOCAB, 32, generator=torch.Generator().manual_seed(1))
     batch = prompt_batch(*prompts, layout)
@@ -92,7 +93,7 @@ def test_the_loss_and_its_gradient_are_those_of_prompts_one_by_one(build, layout
 @pytest.mark.parametrize("planted", ["positions", "mask", "labels"])
 def test_a_planted_mistake_is_seen(planted, prompts, monkeypatch):
     scorer, table_VD = PromptScorer(llama()), torch.randn(VOCAB, 32, generator=torch.Generator().manual_seed(1))
-    batch = prompt_batch(*prompts, WIDE)
+    batch = prompt_batch(*prompts, ONE_ROW)
     if planted == "positions":
         batch = replace(batch, positions_BL=torch.arange(batch.ids_BL.shape[1]).expand_as(batch.ids_BL).clone())
         batch.positions_BL[:, 20:] += 1  # rotary attention sees differences alone
@@ -108,15 +109,15 @@ def test_a_planted_mistake_is_seen(planted, prompts, monkeypatch):
 
 
 def test_no_place_sees_nothing(prompts):
-    for layout in (WIDE, replace(WIDE, multiple=32)):
+    for layout in (Layout(packs=True), ONE_ROW):
         mask = block_mask(prompt_batch(*prompts, layout).owner_BL, torch.bfloat16)
         assert bool((mask == 0).any(dim=-1).all())
 
 
 def test_a_token_is_repeated_in_its_own_prompt_alone(prompts):
-    order = [index for row in WIDE.rows(LENGTHS) for index in row]
+    order = [index for row in ONE_ROW.rows(LENGTHS) for index in row]
     alone = torch.cat([repeated_mask(prompt_batch([prompts[0][i]], [prompts[1][i]])) for i in order])
-    assert torch.equal(repeated_mask(prompt_batch(*prompts, WIDE)), alone)
+    assert torch.equal(repeated_mask(prompt_batch(*prompts, ONE_ROW)), alone)
     assert 0 < int(alone.sum()) < len(alone)
 
 
@@ -124,3 +125,24 @@ def test_models_whose_layers_look_a_fixed_number_of_places_back_have_a_row_per_p
     config = MistralConfig(**SHAPE, num_attention_heads=4, num_key_value_heads=2, sliding_window=8)
     assert not Layout.of(MistralForCausalLM(config)).packs
     assert Layout.of(llama()).packs
+
+
+def test_the_boundaries_of_one_row_reach_the_attention_of_a_loaded_model(prompts, monkeypatch):
+    """Where a kernel for sequences of different lengths takes the mask's place."""
+    model, seen = llama(), []
+    model.set_attn_implementation(lm.ROWS_NOT_EMPTY)
+    attention = lm.sdpa_attention_forward
+
+    def observed(*arguments, **options):
+        seen.append(options)
+        own = {name: value for name, value in options.items() if "len" not in name}
+        return attention(*arguments, **own)
+
+    monkeypatch.setattr(lm, "sdpa_attention_forward", observed)
+    scorer = PromptScorer(model)
+    scorer.layout = ONE_ROW
+    batch = prompt_batch(*prompts, ONE_ROW)
+    scorer.cross_entropy(torch.zeros(1, sum(LENGTHS), 32), batch)
+    ends = [0, *np.cumsum(sorted(LENGTHS, reverse=True))]
+    assert len(seen) == 2
+    assert all(own["cu_seq_lens_q"].tolist() == ends and own["max_length_q"] == max(LENGTHS) for own in seen)
