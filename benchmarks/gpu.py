@@ -611,8 +611,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING)
-    set_threads(os.cpu_count() or 1)
     bench = Bench(SHAPES[arguments.shapes], arguments.output)
+    set_threads(1 if bench.tiny else os.cpu_count() or 1)
     if not bench.tiny and not bench.gpu:
         raise SystemExit("benchmarks/gpu.py: no CUDA device here; --shapes tiny runs on the CPU")
     begun = time.perf_counter()

@@ -202,3 +202,12 @@ def run(main: Callable[[], None]) -> None:
     except Stopped as stopped:
         print(f"{Path(sys.argv[0]).name}: stopped: {stopped}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported late
+            raise
+        print(
+            f"{Path(sys.argv[0]).name}: error: {str(error).splitlines()[0]} What was finished is kept, and the next "
+            "run continues: with a smaller evaluate.batch_size or phase2.batch_size, or on a GPU with more memory",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""The first run on a GPU goes through at a small size on the CPU, part by part."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+PARTS = (
+    *("environment", "rates", "attention", "losses", "rightness", "generation", "arm"),
+    *("phase1", "phase2", "worst_batch", "profile"),
+)
+
+
+@pytest.mark.slow
+def test_every_part_runs_and_writes_its_line(tmp_path):
+    output = tmp_path / "gpu.jsonl"
+    command = [sys.executable, PROGRAM, "--shapes", "tiny", "--output", output]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {line["part"]: line for line in map(json.loads, output.read_text().splitlines())}
+    assert tuple(found) == PARTS
+    assert not [line for line in found.values() if "failed" in line]
+    right = found["rightness"]
+    assert right["padded_against_alone"] < 1e-5 and right["text_equals_embeddings"]
+    assert right["answers_as_the_librarys"] == right["answers"]
+    assert right["reader"]["as_on_the_cpu"] == right["reader"]["answers"]
+    assert max(right["packed"].values()) < 1e-5
+    assert found["phase2"]["ours"]["finite"] and found["phase2"]["naive"]["finite"]
+
+
+def test_a_part_that_fails_says_why_and_the_next_one_runs(tmp_path):
+    output = tmp_path / "gpu.jsonl"
+    failing = "import gpu; gpu.Bench.rates = lambda self: 1 / 0; gpu.main()"
+    command = [
+        sys.executable,
+        "-c",
+        failing,
+        "--shapes",
+        "tiny",
+        "--parts",
+        "rates",
+        "environment",
+        "--output",
+        output,
+    ]
+    done = subprocess.run(command, cwd=PROGRAM.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rates, environment = map(json.loads, output.read_text().splitlines())
+    assert "ZeroDivisionError" in rates["failed"] and "failed" not in environment

@@ -1,0 +1,38 @@
+"""How a program ends: with the message alone where the user can mend it."""
+
+import pytest
+import torch
+
+from latentwire import cli
+from latentwire.errors import InputError
+
+
+def ended_by(error: BaseException, capsys) -> tuple[object, str]:
+    """The exit status and standard error of a program that raises this."""
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [InputError("no such thing"), FloatingPointError("no such thing")])
+def test_an_error_that_the_user_can_mend_is_its_message_alone(error, capsys):
+    status, said = ended_by(error, capsys)
+    assert status == 1 and said.endswith("error: no such thing\n") and said.count("\n") == 1
+
+
+def test_memory_that_is_full_names_the_settings_that_need_less(capsys):
+    status, said = ended_by(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nMore."), capsys)
+    assert status == 1 and said.count("\n") == 1
+    assert "Tried 2 GiB. What was finished is kept" in said and "evaluate.batch_size" in said
+
+
+def test_another_runtime_error_keeps_its_traceback():
+    def main() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="mistake of ours"):
+        cli.run(main)
