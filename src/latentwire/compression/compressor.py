@@ -8,6 +8,7 @@ Shape suffixes: D embedding dimensions, K code dimensions.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -95,6 +96,13 @@ class EmbeddingCompressor:
         self.code_std_K = (kept_K.sqrt() / scale).float()
         self.explained_variance_ratio = float(kept_K.sum() / total)
         return self
+
+    def to(self, device: torch.device) -> Self:
+        """The same compressor with its tensors on a device."""
+        moved = copy.copy(self)
+        for name in _TENSORS:
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
 
     def standardise(self, x: torch.Tensor) -> torch.Tensor:
         """(x − μ)/s in float32, ``[.., D]``."""

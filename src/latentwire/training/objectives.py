@@ -42,12 +42,12 @@ class TokenRows:
         rows = table_VD[ids]
         self.codes = codes_VK[ids].to(device)
         self.rows = rows.to(device)
-        self.compressor = compressor
+        self.compressor = compressor.to(device)
         self.device = device
 
     def of(self, ids_U: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes ``z_UK`` (the table's dtype) and standardised embeddings ``x_UD`` (float32) of token ids."""
-        index_U = self.row_of_V[ids_U].to(self.device)
+        index_U = self.row_of_V[ids_U].to(self.device, non_blocking=True)
         return self.codes[index_U], self.compressor.standardise(self.rows[index_U])
 
 
@@ -63,7 +63,7 @@ def weighted_error(predicted_UD: torch.Tensor, target_UD: torch.Tensor, weights_
     1.0 is what predicting the mean gives on the PCA split.
     """
     error_U = (predicted_UD.float() - target_UD).square().mean(dim=1)
-    weights_U = weights_U.to(error_U)
+    weights_U = weights_U.to(error_U, non_blocking=True)
     return (error_U * weights_U).sum() / weights_U.sum()
 
 
