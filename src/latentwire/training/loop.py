@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 Losses = dict[str, torch.Tensor]
 
+# Steps on a GPU between two readings, for which the host waits; on the CPU every step is read.
+READ_EVERY = 10
+
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     """The random order of ``count`` prompts in one epoch, a function of the seed and the epoch alone."""
@@ -73,6 +76,59 @@ def _factor(settings: Optimiser, steps: int) -> Callable[[int], float]:
     return factor
 
 
+class _Observed:
+    """What steps gave, on their device: sums of their losses, and the first step with a value that is not finite.
+
+    Adding a step does not wait for the device; what is read from here does. From a step that is not finite on, nothing
+    is summed.
+
+    Args:
+        device: the adapter's.
+        step: the first step that will be added.
+        sums: of the steps before it since the last measurement.
+
+    Attributes:
+        failed: whether a value was not finite, on the device.
+    """
+
+    def __init__(self, device: torch.device, step: int, sums: dict[str, float]) -> None:
+        self.failed = torch.zeros((), dtype=torch.bool, device=device)
+        self._good = torch.zeros((), dtype=torch.int64, device=device)
+        self._first, self._names = step, list(sums)
+        self._totals = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+        self._last = torch.zeros_like(self._totals)
+
+    @property
+    def sums(self) -> dict[str, float]:
+        """What was added since the last :meth:`means`, by name."""
+        return dict(zip(self._names, self._totals.tolist(), strict=True))
+
+    def add(self, losses: Losses, norm: torch.Tensor) -> None:
+        """A step's losses, and its gradient's norm before clipping."""
+        named = losses | {"gradient_norm": norm}
+        values = torch.stack([value.detach() for value in named.values()]).double()
+        if not self._names:
+            self._names, self._totals, self._last = list(named), torch.zeros_like(values), values
+        self._last = torch.where(self.failed, self._last, values)
+        self.failed = self.failed | ~values.isfinite().all()
+        self._totals = self._totals + values.masked_fill(self.failed, 0.0)
+        self._good = self._good + ~self.failed
+
+    def failure(self) -> tuple[int, str] | None:
+        """The first step with a value that is not finite, and which that is; None if there is none."""
+        if not bool(self.failed):
+            return None
+        values = zip(self._names, self._last.tolist(), strict=True)
+        name, value = next((name, value) for name, value in values if not math.isfinite(value))
+        return self._first + int(self._good), f"{name.replace('_', ' ')} is {value}"
+
+    def means(self, steps: int) -> dict[str, float]:
+        """The mean losses of so many steps, which are all that were added; the next sums begin at zero."""
+        means = {f"train_{name}": total / steps for name, total in self.sums.items()}
+        self._totals = torch.zeros_like(self._totals)
+        return means
+
+
 def _write_diagnostics(path: Path, history: list[dict[str, Any]]) -> None:
     """The log as :func:`log_diagnostics` writes it, at once: nobody sees a part, and nothing is in it twice."""
     with atomic_path(path) as temporary:
@@ -114,27 +170,40 @@ def train_adapter(
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the state before that step is kept as a
-            checkpoint.
+            checkpoint. On a GPU it is noticed up to :data:`READ_EVERY` steps later, which change nothing.
         Stopped: the run was told to stop; the state is kept as a checkpoint.
     """
     device = next(adapter.parameters()).device
+    read_every = 1 if device.type == "cpu" else READ_EVERY
     optimiser = make_optimiser(adapter, settings)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(settings, steps))
+    factor = _factor(settings, steps)
     history: list[dict[str, Any]] = []
     sums: dict[str, float] = {}
-    start = since = 0
+    start = 0
 
     def save(step: int) -> None:
         state = {
             "adapter": adapter.state_dict(),
             "optimiser": optimiser.state_dict(),
-            "scheduler": scheduler.state_dict(),
             "random": random_state(device),
             "history": history,
-            "sums": sums,
-            "since": since,
+            "sums": observed.sums,
         }
         checkpoints.save(step, state)
+
+    def check_finite() -> None:
+        if (failure := observed.failure()) is None:
+            return
+        step, what = failure
+        save(step)
+        raise FloatingPointError(
+            f"{description}: the {what} at step {step}; the state before it is kept in {checkpoints.folder}. "
+            "Lower the learning rate or look for bad rows in the embedding table"
+        )
+
+    def keep(step: int) -> None:
+        check_finite()
+        save(step)
 
     def record(step: int, losses: dict[str, float]) -> None:
         history.append({"step": step, "epoch": step / steps_per_epoch} | losses | measure(step))
@@ -144,37 +213,34 @@ def train_adapter(
         start, stored = found
         adapter.load_state_dict(stored["adapter"])
         optimiser.load_state_dict(stored["optimiser"])
-        scheduler.load_state_dict(stored["scheduler"])
         set_random_state(stored["random"], device)
-        history, sums, since = stored["history"], stored["sums"], stored["since"]
+        history, sums = stored["history"], stored["sums"]
         _write_diagnostics(diagnostics, history)
         log.info("%s: continuing at step %d of %d", description, start, steps)
+    observed = _Observed(device, start, sums)
     if not history:
         record(0, {})
     bar = tqdm(range(start, steps), desc=description, initial=start, total=steps, unit="step", mininterval=5)
     for step in bar:
-        checkpoints.check(partial(save, step))
+        checkpoints.check(partial(keep, step))
         losses = loss_at(step)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.gradient_clip)
-        for what, value in (("loss", losses["loss"].item()), ("gradient norm", norm.item())):
-            if not math.isfinite(value):
-                save(step)
-                raise FloatingPointError(
-                    f"{description}: the {what} is {value} at step {step}; the state before it is kept in "
-                    f"{checkpoints.folder}. Lower the learning rate or look for bad rows in the embedding table"
-                )
+        observed.add(losses, norm)
+        # What a gradient scaler tells a fused optimiser: 1 on the device, and the step changes nothing.
+        optimiser.found_inf = observed.failed.float()  # type: ignore[attr-defined]
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * factor(step)
         optimiser.step()
-        scheduler.step()
-        for name, loss in (losses | {"gradient_norm": norm}).items():
-            sums[f"train_{name}"] = sums.get(f"train_{name}", 0.0) + loss.item()
-        since += 1
-        measured = (step + 1) % measure_every == 0 or step + 1 == steps
+        done = step + 1
+        measured = done % measure_every == 0 or done == steps
+        if measured or done % read_every == 0:
+            check_finite()
         if measured:
-            bar.set_postfix(loss=f"{sums['train_loss'] / since:.4f}")
-            record(step + 1, {name: total / since for name, total in sums.items()})
-            sums, since = {}, 0
+            means = observed.means(done - history[-1]["step"])
+            bar.set_postfix(loss=f"{means['train_loss']:.4f}")
+            record(done, means)
         if measured or checkpoints.due:
-            save(step + 1)
+            keep(done)
     return history
