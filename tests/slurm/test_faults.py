@@ -27,12 +27,16 @@ STEP_SECONDS = 0.1
 STOP_SECONDS = 3
 # The step at which it was told to stop, written when its state was kept.
 KEPT_AT_STOP = "kept-at-stop"
-# Behind the training loop: the same loop, slower.
+CHECKPOINT_SECONDS = 2
+# Behind the training loop: the same loop, slower, with a checkpoint every few seconds.
 SLOW = """
 
 import time
 from pathlib import Path
 
+from latentwire.resuming import checkpoint
+
+checkpoint.INTERVAL_SECONDS = {checkpoint_seconds}
 _train = train_adapter
 
 
@@ -126,7 +130,14 @@ def slow_training(
     (workspace / "tiny.yaml").write_text(configuration)
     loop = workspace / "src/latentwire/training/loop.py"
     with loop.open("a") as source:
-        source.write(SLOW.format(step_seconds=step_seconds, stop_seconds=STOP_SECONDS, kept=KEPT_AT_STOP))
+        source.write(
+            SLOW.format(
+                step_seconds=step_seconds,
+                stop_seconds=STOP_SECONDS,
+                checkpoint_seconds=CHECKPOINT_SECONDS,
+                kept=KEPT_AT_STOP,
+            )
+        )
     return Training(cluster, workspace)
 
 

@@ -158,10 +158,11 @@ def train_adapter(
         steps: optimiser steps.
         steps_per_epoch: for the log.
         settings: optimiser and schedule.
-        checkpoints: where to continue from and to save to; asked before every step whether to stop.
+        checkpoints: where to continue from and to save to, when one is due and at the end; asked before every step
+            whether to stop.
         measure: held-out metrics after so many steps, logged before the first step, every ``measure_every``
             steps, and after the last.
-        measure_every: steps between two of those; checkpoints are written then too, and every few minutes.
+        measure_every: steps between two of those.
         diagnostics: JSONL file for :func:`log_diagnostics`, written anew at every measurement.
         description: of the progress bar.
 
@@ -241,6 +242,6 @@ def train_adapter(
             means = observed.means(done - history[-1]["step"])
             bar.set_postfix(loss=f"{means['train_loss']:.4f}")
             record(done, means)
-        if measured or checkpoints.due:
+        if done == steps or checkpoints.due:
             keep(done)
     return history

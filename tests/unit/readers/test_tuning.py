@@ -210,6 +210,7 @@ def test_an_interrupted_tuning_gives_the_same_bytes(method, model_directory, tra
             raise KeyboardInterrupt
         return original(*arguments)
 
+    monkeypatch.setattr("latentwire.resuming.checkpoint.INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(tuning_module, "answer_loss", failing)
     with pytest.raises(KeyboardInterrupt):
         tuned(model_directory, train_file, tmp_path / "continued", tmp_path / "state_b", settings)

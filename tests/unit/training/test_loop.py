@@ -168,8 +168,8 @@ def test_gradients_are_clipped_and_their_norm_before_it_is_logged(tmp_path, monk
     assert all(row["train_gradient_norm"] > 0.1 for row in history[1:])
 
 
-@given(interrupted_at=st.integers(0, STEPS - 1))
-def test_interrupted_anywhere_and_continued_it_ends_in_the_same_bits(tmp_path_factory, interrupted_at):
+@given(interrupted_at=st.integers(0, STEPS - 1), saved_every=st.integers(1, STEPS))
+def test_interrupted_anywhere_and_continued_it_ends_in_the_same_bits(tmp_path_factory, interrupted_at, saved_every):
     folder = tmp_path_factory.mktemp("runs")
     straight = Run(folder / "straight")
     expected = straight()
@@ -179,13 +179,15 @@ def test_interrupted_anywhere_and_continued_it_ends_in_the_same_bits(tmp_path_fa
 
     broken = Run(folder / "broken")
     broken.broken_step, broken.broken = interrupted_at, interrupt
-    with pytest.raises(KeyboardInterrupt):
-        broken()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "due", property(lambda _: (broken.seen[-1] + 1) % saved_every == 0))
+        with pytest.raises(KeyboardInterrupt):
+            broken()
     continued = Run(folder / "broken")
     assert continued() == expected
     assert_equal_weights(continued.weights, straight.weights)
     assert continued.logged == straight.logged  # no line twice, none missing
-    assert continued.seen == list(range(interrupted_at // 4 * 4, STEPS))
+    assert continued.seen == list(range(interrupted_at // saved_every * saved_every, STEPS))
 
 
 class Noisy(Run):
@@ -246,9 +248,17 @@ def test_a_run_that_is_taken_over_stops_and_leaves_its_successors_checkpoints_al
         orphan()
     assert successor_state.exists()
     assert found == [expected]
-    assert successor.seen == list(range(4, STEPS))
+    assert successor.seen == list(range(STEPS))
     assert successor.logged == expected
     assert Checkpoints(tmp_path / "shared/state").load()[0] == STEPS
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_at_the_end(tmp_path, monkeypatch):
+    saved, run = [], Run(tmp_path)
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state: saved.append(step))
+    monkeypatch.setattr(Checkpoints, "due", property(lambda _: run.seen[-1] + 1 in (3, 8)))
+    run()
+    assert saved == [3, 8, STEPS]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
