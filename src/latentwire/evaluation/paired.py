@@ -2,8 +2,9 @@
 
 A file is one of
 
-- JSON lines with ``id`` and a score (``f1`` or the metric asked for), or with ``prediction``: this project's, and any
-  other's; ``article`` (or ``cluster``) and ``answers`` may be in each line;
+- this project's scores (``evaluation/*/scores.parquet``);
+- JSON lines with ``id`` and a score (``f1`` or the metric asked for), or with ``prediction``; ``article`` (or
+  ``cluster``) and ``answers`` may be in each line;
 - samples that lm-evaluation-harness logs: ``doc`` with its ``id``, and ``title`` where it has one, and a metric;
 - the official scorer's ``{id: answer}``.
 
@@ -82,6 +83,9 @@ def read_scores(path: Path, variant: Variant | None, metric: str, references: Ma
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The predictions of a file as dictionaries."""
+    if path.suffix == ".parquet":
+        yield from _scored(path)
+        return
     try:
         text = path.read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -100,6 +104,17 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(line, dict):
             raise InputError(f"{path}, line {number}: expected an object, got {str(line)[:60]!r}")
         yield line
+
+
+def _scored(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of this project's scores."""
+    try:
+        table = pd.read_parquet(path, columns=["id", "article", "arm", "k", "seed", "prediction", "answers"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from None
+    table["answers"] = table["answers"].map(list)
+    for row in table.astype({"k": object, "seed": object}).to_dict("records"):
+        yield {str(name): None if value is pd.NA else value for name, value in row.items()}
 
 
 def _is(record: Mapping[str, Any], variant: Variant) -> bool:

@@ -66,7 +66,16 @@ def test_all_formats_give_the_same_scores(tmp_path):
             {"doc_id": 1, "doc": {"id": "q2", "title": "Animals"}, "f1": 1.0, "filtered_resps": ["a red fox"]},
         ],
     )
-    files = [(official, None, REFERENCES), (ours, Variant("text"), REFERENCES), (plain, None, {}), (harness, None, {})]
+    scored = pd.DataFrame(list(map(json.loads, ours.read_text().splitlines()))).astype({"k": "Int64", "seed": "Int64"})
+    scored["answers"] = scored["id"].map(lambda name: REFERENCES[name].answers)
+    scored.to_parquet(tmp_path / "scores.parquet")
+    files = [(tmp_path / "scores.parquet", Variant("text"), {})]
+    files += [
+        (official, None, REFERENCES),
+        (ours, Variant("text"), REFERENCES),
+        (plain, None, {}),
+        (harness, None, {}),
+    ]
     for path, variant, references in files:
         table = read_scores(path, variant, "f1", references)
         assert table.to_dict("list") == {"id": ["q1", "q2"], "score": [1.0, 1.0], "article": ["Norway", "Animals"]}
