@@ -38,6 +38,7 @@ frontier: reader  ## how few bits per table parameter: quantisers in use beside 
 	  -- $(BIN)/snakemake --profile profiles/local \
 	  --configfile $(REAL_CONFIG) config/smollm2-quick.yaml config/smollm2-frontier.yaml \
 	  --config experiment=$(READER)-frontier
+	@$(BIN)/python workflow/scripts/frontier.py --root results/$(READER)-frontier
 	@$(BIN)/python workflow/scripts/findings.py --root results/$(READER)-frontier
 
 reader: $(READY)  ## the real model's directory and the SQuAD files that it is tuned and evaluated on

@@ -19,10 +19,12 @@ from latentwire.results import DimensionVerdict, estimate_of
 plt.rcParams.update({"svg.hashsalt": "latentwire", "svg.fonttype": "none", "font.size": 9})
 
 
-def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    draw(axes)
-    axes.spines[["top", "right"]].set_visible(False)
+def svg(draw: Callable[..., None], width: float, height: float, *, panels: int = 1) -> str:
+    """What ``draw`` draws into so many axes side by side; inches."""
+    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained", squeeze=False)
+    draw(*axes[0])
+    for own in axes[0]:
+        own.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -45,7 +47,7 @@ def arms_figure(entry: DimensionVerdict) -> str:
         axes.set_xlim(0, 100)
         axes.set_xlabel("F1 on final, percent (95% interval; dashed: the gate's threshold)")
 
-    return _svg(draw, 6.5, 0.3 * len(arms) + 0.8)
+    return svg(draw, 6.5, 0.3 * len(arms) + 0.8)
 
 
 def curves_figure(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
@@ -62,7 +64,7 @@ def curves_figure(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
         axes.set_ylabel("held-out FVU")
         axes.legend(frameon=False)
 
-    return _svg(draw, 6.5, 2.8)
+    return svg(draw, 6.5, 2.8)
 
 
 def spectrum_figure(spectrum: pd.DataFrame, dims: list[int]) -> str:
@@ -78,4 +80,4 @@ def spectrum_figure(spectrum: pd.DataFrame, dims: list[int]) -> str:
         axes.set_xlabel("components")
         axes.set_ylabel("variance kept, percent")
 
-    return _svg(draw, 6.5, 2.8)
+    return svg(draw, 6.5, 2.8)

@@ -90,8 +90,8 @@ def divergence_table(entry: DimensionVerdict) -> list[str]:
         buckets = (found.get(name) for name in ("unseen", "1-9", "10-99", "100-999", "1000+"))
         counts = " / ".join("–" if own is None else f"{own['kl']['estimate']:.3g}" for own in buckets)
         lines.append(
-            f"| `{arm}` | {rate(entry['arms'][arm])} | {_value(prompt['kl'])} | {percent(prompt['same_top'])} | "
-            f"{_value(answer['kl'])} | {_value(answer['log_likelihood_change'], '+')} | {counts} |"
+            f"| `{arm}` | {rate(entry['arms'][arm])} | {value(prompt['kl'])} | {percent(prompt['same_top'])} | "
+            f"{value(answer['kl'])} | {value(answer['log_likelihood_change'], '+')} | {counts} |"
         )
     return lines
 
@@ -108,7 +108,7 @@ def predictive_lines(entry: DimensionVerdict) -> list[str]:
             "",
             "| error of reconstruction | with KL at prompt positions | with the F1 that is lost |",
             "|---|---|---|",
-            *(f"| {own['measure']} | {_value(own['kl'])} | {_value(own['f1'])} |" for own in found["measures"]),
+            *(f"| {own['measure']} | {value(own['kl'])} | {value(own['f1'])} |" for own in found["measures"]),
             "",
         ]
     if entry["harm_of_error"]:
@@ -120,8 +120,8 @@ def predictive_lines(entry: DimensionVerdict) -> list[str]:
             "| codec | times | due to allocation | due to direction |",
             "|---|---|---|---|",
             *(
-                f"| `{own['codec']}` | {_value(own['total'])} | {_value(own['allocation'])} "
-                f"| {_value(own['direction'])} |"
+                f"| `{own['codec']}` | {value(own['total'])} | {value(own['allocation'])} "
+                f"| {value(own['direction'])} |"
                 for own in entry["harm_of_error"]
             ),
             "",
@@ -129,7 +129,7 @@ def predictive_lines(entry: DimensionVerdict) -> list[str]:
     return lines
 
 
-def _value(interval: IntervalRecord, sign: str = "") -> str:
+def value(interval: IntervalRecord, sign: str = "") -> str:
     """A value with its interval; a dash for none."""
     if interval["estimate"] is None:
         return "–"

@@ -1,0 +1,104 @@
+"""The frontier as a figure, as Markdown and as a page of its own."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from latentwire.decisions.frontier import Frontier, Point
+from latentwire.report.figures import svg
+from latentwire.report.verdict_text import percent, value
+from latentwire.results import IntervalRecord
+
+
+def _limits(interval: IntervalRecord, scale: float) -> tuple[float, float] | None:
+    lower, upper = interval["lower"], interval["upper"]
+    return None if lower is None or upper is None else (scale * lower, scale * upper)
+
+
+def frontier_figure(found: Frontier) -> str:
+    """KL and F1 against bits per table parameter, with intervals, as SVG; the Pareto set is filled and joined."""
+
+    def panel(axes: Any, name: str, points: list[tuple[Point, IntervalRecord]], scale: float) -> None:
+        bits = [point["bits"] for point, _ in points] or [1.0]
+        for point, interval in points:
+            if (limits := _limits(interval, scale)) is not None:
+                axes.plot([point["bits"]] * 2, limits, color="#9ab", lw=1.2, zorder=1)
+            estimate = scale * (interval["estimate"] or 0.0)
+            filled = "#c30" if point["pareto"] else "white"
+            axes.plot(
+                point["bits"], estimate, "o", ms=5, mfc=filled, mec="#c30" if point["pareto"] else "#456", zorder=3
+            )
+            axes.annotate(
+                point["codec"], (point["bits"], estimate), xytext=(4, 4), textcoords="offset points", fontsize=6.5
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks := [0.5, 1, 2, 4, 8], [f"{tick:g}" for tick in ticks])
+        axes.set_xlim(min(0.8, *bits) / 1.1, 1.5 * max(bits))
+        axes.minorticks_off()
+        axes.set_xlabel("bits per table parameter, everything counted")
+        axes.set_title(name, loc="left", fontsize=9)
+
+    def draw(left: Any, right: Any) -> None:
+        measured = [(point, point["kl"]) for point in found["points"] if point["kl"] is not None]
+        panel(left, "KL from the uncompressed model, prompt positions (nats)", measured, 1)
+        left.set_yscale("log")
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter("")
+        best = [(point["bits"], kl["estimate"]) for point, kl in measured if point["pareto"]]
+        left.plot(*zip(*best, strict=True), color="#c30", lw=1, zorder=2) if best else None
+        panel(right, "F1, percent; dashed: the uncompressed text", [(p, p["f1"]) for p in found["points"]], 100)
+        right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
+        right.set_ylim(bottom=0)
+
+    return svg(draw, 10, 4.2, panels=2)
+
+
+def frontier_lines(found: Frontier) -> list[str]:
+    """The frontier in Markdown: what is shown, and a table by bits."""
+    kept = f"{100 * found['kept']:g}%"
+    points = {point["codec"]: point for point in found["points"]}
+    shown = (
+        f"No codec is shown to keep {kept} of the uncompressed model's F1."
+        if found["cheapest"] is None
+        else f"The cheapest codec that is shown to keep {kept} of the uncompressed model's F1 is "
+        f"`{found['cheapest']}`, at {points[found['cheapest']]['bits']:.2f} bits per table parameter."
+    )
+    power = (
+        ""
+        if found["detectable"] is None
+        else f" These questions find a loss of {100 * found['detectable']:.1f} points in 80% of such samples (the "
+        "median over codecs), a smaller one in fewer."
+    )
+    lines = [
+        f"{found['questions']} questions in {found['articles']} articles of `final`, "
+        f"{100 * found['confidence']:.0f}% intervals over articles; ceiling: F1 {percent(found['ceiling'])}%. "
+        f"{shown}{power}",
+        "",
+        "| codec | bits per table parameter | MB | KL, prompt (nats) | same top token % | F1 % | retention % "
+        f"| keeps {kept} (p, Holm) | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for point in found["points"]:
+        same = "–" if point["same_top"] is None else percent(point["same_top"])
+        kept_p = "–" if point["p"] is None else f"{'shown' if point['shown'] else 'not shown'} ({point['p']:.3f})"
+        lines.append(
+            f"| `{point['codec']}` | {point['bits']:.2f} | {point['megabytes']:.3g} | "
+            f"{'–' if point['kl'] is None else value(point['kl'])} | {same} | {percent(point['f1'])} | "
+            f"{percent(point['retention'])} | {kept_p} | {'Pareto' if point['pareto'] else ''} |"
+        )
+    return lines
+
+
+def frontier_page(found: Frontier) -> str:
+    """The figure and the table as a page that needs no other file."""
+    summary, _, header, _, *rows = frontier_lines(found)
+    cells = [[html.escape(cell.strip(" `")) for cell in row.strip("| ").split(" | ")] for row in (header, *rows)]
+    table = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in cells)
+    title = html.escape(f"Bits against harm: {found['experiment']}")
+    style = "body{font:15px sans-serif;margin:2em}td{padding:.2em .7em;border-bottom:1px solid #ddd}"
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>\n'
+        f"<h1>{title}</h1>\n<p>{html.escape(summary.replace('`', ''))}</p>\n{frontier_figure(found)}\n"
+        f"<table>\n{table}</table>\n</html>\n"
+    )

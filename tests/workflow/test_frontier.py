@@ -1,0 +1,68 @@
+"""The frontier of a finished experiment: every codec once, by its bits, and the same files each time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from workspace import RESULTS, environment
+
+from latentwire.arms_table import arm_row
+from latentwire.decisions.frontier import Point, _is_pareto
+
+FILES = ("frontier.json", "frontier.svg", "frontier.html")
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture
+def run(changed):
+    """Writes the frontier and returns what is printed."""
+
+    def write() -> str:
+        command = [sys.executable, "workflow/scripts/frontier.py", "--root", RESULTS]
+        done = subprocess.run(
+            command, cwd=changed.folder, env=environment(changed.folder), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return write
+
+
+@pytest.mark.slow
+def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run):
+    printed = run()
+    first = [(changed / f"{RESULTS}/{name}").read_bytes() for name in FILES]
+    assert run() == printed
+    assert [(changed / f"{RESULTS}/{name}").read_bytes() for name in FILES] == first
+    found = json.loads(first[0])
+    verdict = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))
+    expected = {
+        f"{arm}:{entry['k']}" if arm_row(arm).sized else arm: own
+        for entry in verdict["entries"]
+        for arm, own in entry["arms"].items()
+        if own["rate"] is not None
+    }
+    points = {point["codec"]: point for point in found["points"]}
+    assert points.keys() == expected.keys() and len(points) > 3
+    for name, point in points.items():
+        assert point["bits"] == expected[name]["rate"]["bits_per_parameter"]
+        assert point["f1"] == expected[name]["f1"] and point["kl"] == expected[name]["divergence"]["prompt"]["kl"]
+        assert f"`{name}`" in printed
+    assert [point["bits"] for point in found["points"]] == sorted(point["bits"] for point in found["points"])
+    best = [point["kl"]["estimate"] for point in found["points"] if point["pareto"]]
+    assert best and best == sorted(best, reverse=True)
+    # Fewer than 20 articles: nothing is tested, so nothing is shown.
+    assert found["cheapest"] is None and all(point["p"] is None for point in found["points"])
+    assert "No codec is shown to keep 99%" in printed
+
+
+def test_a_point_is_in_the_pareto_set_if_nothing_cheaper_harms_less():
+    def point(kl: float | None) -> Point:
+        return {"kl": None if kl is None else {"estimate": kl}}  # type: ignore[typeddict-item]
+
+    assert _is_pareto(point(0.5), [])
+    assert _is_pareto(point(0.5), [point(0.6), point(None)])
+    assert not _is_pareto(point(0.5), [point(0.6), point(0.5)])
+    assert not _is_pareto(point(None), [])
