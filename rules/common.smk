@@ -64,9 +64,10 @@ def all_but(section, *names):
 
 
 def optional_flag(name, value):
-    """A flag that is left out where the value is None or False, and stands alone where it is True."""
-    if value is None or value is False:
+    """A flag that is left out where the value is None, False or empty, and stands alone where it is True."""
+    if value is None or value is False or value == {}:
         return ""
+    value = json.dumps(value) if isinstance(value, dict) else value
     return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
 
 

@@ -17,7 +17,7 @@ rule prepare_data:
         model=model_flags(),
         identity=model_identity(),
         source=source_identity(),
-        prompt=flags("model", "prompt_style", "system_prompt"),
+        prompt=flags("model", "prompt_style", "system_prompt", "template_arguments"),
         data=flags("data", *all_but("data", "revision")) + " " + flags("data", "revision", prefix="data_"),
         # The verdict and the report read the provenance of the data.
         code=code("prepare_data.py", "latentwire.provenance.write_provenance"),

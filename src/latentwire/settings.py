@@ -7,11 +7,12 @@ slow is imported: the Snakefile imports this.
 
 from __future__ import annotations
 
+import json
 import re
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -90,6 +91,14 @@ class Exploratory(Section):
     """Arms besides text and phase1, of evaluate.arms; null for all of them."""
 
 
+def _from_json(value: object) -> object:
+    """The value of a flag, which is text, as JSON."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+TemplateArguments = Annotated[dict[str, bool | int | str], BeforeValidator(_from_json)]
+
+
 class Model(Section):
     """The frozen language model."""
 
@@ -105,6 +114,8 @@ class Model(Section):
         "Answer the question with a phrase copied from the context. Give the phrase only: no sentence, no explanation."
     )
     """System message of the chat style, or null."""
+    template_arguments: TemplateArguments = {}
+    """Variables of the chat template, such as {"enable_thinking": false}."""
 
 
 class Data(Section):

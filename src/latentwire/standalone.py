@@ -80,7 +80,9 @@ def prepare_inputs(
         codec=folder / "pca",
         output=output,
     )
-    renderer = PromptRenderer(load_tokenizer(model.path, model.revision), model.prompt_style, model.system_prompt)
+    renderer = PromptRenderer(
+        load_tokenizer(model.path, model.revision), model.prompt_style, model.system_prompt, model.template_arguments
+    )
     table_VD = read_embeddings(model.path, model.revision)
     if compress_dim > table_VD.shape[1]:
         raise InputError(f"--compress_dim {compress_dim} is more than the model's dimension, {table_VD.shape[1]}")

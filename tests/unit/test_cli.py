@@ -1,10 +1,13 @@
 """How a program ends: with the message alone where the user can mend it."""
 
+import argparse
+
 import pytest
 import torch
 
 from latentwire import cli
 from latentwire.errors import InputError
+from latentwire.settings import Model
 
 
 def ended_by(error: BaseException, capsys) -> tuple[object, str]:
@@ -36,3 +39,15 @@ def test_another_runtime_error_keeps_its_traceback():
 
     with pytest.raises(RuntimeError, match="mistake of ours"):
         cli.run(main)
+
+
+def test_a_setting_that_is_an_object_is_json_on_the_command_line(capsys):
+    parser = argparse.ArgumentParser()
+    cli.add_settings(parser, Model, "template_arguments")
+    assert parser.parse_args([]).template_arguments == {}
+    given = parser.parse_args(["--template_arguments", '{"enable_thinking": false, "depth": 2}'])
+    assert given.template_arguments == {"enable_thinking": False, "depth": 2}
+    for wrong in ("{", "[1]", '{"a": null}'):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--template_arguments", wrong])
+        assert "argument --template_arguments: " in capsys.readouterr().err

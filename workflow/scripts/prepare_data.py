@@ -12,7 +12,7 @@ from latentwire.settings import Data, Model
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
-    cli.add_settings(parser, Model, "prompt_style", "system_prompt")
+    cli.add_settings(parser, Model, "prompt_style", "system_prompt", "template_arguments")
     cli.add_settings(parser, Data, *(name for name in Data.model_fields if name != "revision"))
     cli.add_settings(parser, Data, "revision", prefix="data_")
     parser.add_argument("--output", type=Path, required=True, help="folder for the splits and the manifest")
@@ -37,7 +37,7 @@ def main() -> None:
     given = {"revision": arguments.data_revision}
     settings = Data.model_validate({name: getattr(arguments, name) for name in Data.model_fields} | given)
     tokenizer = load_tokenizer(arguments.model, arguments.revision)
-    renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt)
+    renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt, arguments.template_arguments)
     manifest = prepare(settings, renderer, arguments.output)
     write_json(arguments.output / "manifest.json", manifest)
     write_provenance(arguments.output / "manifest.json", arguments, [arguments.train_file, arguments.dev_file])

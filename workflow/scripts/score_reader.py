@@ -19,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
     parser.add_argument("--questions", type=Path, required=True, help="official v1.1 JSON")
     parser.add_argument("--articles", type=Path, help="JSON list of titles to score on (default: all of the file)")
-    cli.add_settings(parser, Model, "prompt_style", "system_prompt")
+    cli.add_settings(parser, Model, "prompt_style", "system_prompt", "template_arguments")
     cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens")
     cli.add_bootstrap_arguments(parser)
     cli.add_stop_arguments(parser)
@@ -42,7 +42,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     rows = read_questions(arguments.questions, arguments.articles)
     tokenizer = load_tokenizer(arguments.model, arguments.revision)
-    renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt)
+    renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt, arguments.template_arguments)
     identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
     decoding = decoding_identity(
         arguments.model, arguments.revision, arguments.dtype, device, arguments.max_new_tokens

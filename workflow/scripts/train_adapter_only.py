@@ -32,7 +32,16 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument("--model", default=str(READER), help="model directory, or name on the hub")
     source.add_argument("--revision", help="commit of the model on the hub")
     # The embedded reader's.
-    cli.add_settings(source, Model, "dtype", "prompt_style", "system_prompt", dtype="float32", system_prompt=None)
+    cli.add_settings(
+        source,
+        Model,
+        "dtype",
+        "prompt_style",
+        "system_prompt",
+        "template_arguments",
+        dtype="float32",
+        system_prompt=None,
+    )
     source.add_argument(
         "--data",
         default="demo",

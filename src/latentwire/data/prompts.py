@@ -6,7 +6,7 @@ does not fit, only the context is trimmed: the question, the instruction and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,13 +68,18 @@ class PromptRenderer:
         tokenizer: a fast tokenizer (character offsets are needed).
         style: ``chat`` (the tokenizer's chat template) or ``plain`` (the text and ``Answer:``).
         system_prompt: the system message of the chat style, or None.
+        template_arguments: variables of the chat template.
 
     Raises:
-        InputError: the chat style without a chat template, or a slow tokenizer.
+        InputError: the chat style without a chat template, a slow tokenizer, or arguments that the template lacks.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, style: PromptStyle = "chat", system_prompt: str | None = None
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        style: PromptStyle = "chat",
+        system_prompt: str | None = None,
+        template_arguments: Mapping[str, bool | int | str] | None = None,
     ) -> None:
         if style == "chat" and not tokenizer.chat_template:
             raise InputError("model.prompt_style is 'chat' but the tokenizer has no chat template: use 'plain'")
@@ -83,6 +88,10 @@ class PromptRenderer:
         self.tokenizer, self.style, self.system_prompt = tokenizer, style, system_prompt
         # Several templates by name, or one.
         template = tokenizer.get_chat_template() if style == "chat" else ""
+        self.template_arguments = dict(template_arguments or {})
+        named = set(regex.findall(r"\w+", template))
+        if unknown := [name for name in self.template_arguments if name not in named]:
+            raise InputError(f"model.template_arguments: the chat template does not name {', '.join(unknown)}")
         self._template = (_FIXED_DAY if "strftime_now" in template else "") + template
         self._control_tokens = set(control_tokens(tokenizer).values())
 
@@ -98,7 +107,7 @@ class PromptRenderer:
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
-                date_string=_DATE,
+                **{"date_string": _DATE} | self.template_arguments,
             )
         except Exception as error:  # whatever a template raises, or Jinja about it
             system = "set model.system_prompt to null if it takes no system message, or " if self.system_prompt else ""

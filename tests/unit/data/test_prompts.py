@@ -372,3 +372,16 @@ def test_the_row_itself_is_left_as_it_is():
 
 def test_a_single_sentence_that_does_not_fit_is_given_up():
     assert trim_context(ROW | {"context": "No end in sight"}, lambda own: False, keep_answer=False) is None
+
+
+def test_a_templates_variables_are_set_and_those_that_it_lacks_are_refused(tokenizer):
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if not enable_thinking %}<think></think>{% endif %}Answer:"
+    )
+    own = with_template(tokenizer, template)
+    silent = PromptRenderer(own, "chat", None, {"enable_thinking": False}).render("A question")
+    thinking = PromptRenderer(own, "chat", None, {"enable_thinking": True}).render("A question")
+    assert silent.endswith("<think></think>Answer:") and thinking.endswith("A questionAnswer:")
+    with pytest.raises(InputError, match=r"template_arguments: the chat template does not name enable_thinkng"):
+        PromptRenderer(own, "chat", None, {"enable_thinkng": False})
