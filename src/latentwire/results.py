@@ -109,6 +109,7 @@ class AnswerCounts(TypedDict):
     empty: int
     length_capped: int
     degenerate: int
+    wrapped: int
 
 
 class ArmF1(TypedDict):

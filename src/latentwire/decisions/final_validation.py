@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from safetensors import safe_open
 
 from latentwire.decisions.evidence import explained_variance, read_dimension
@@ -10,7 +12,9 @@ from latentwire.decisions.verdict import VerdictSettings, bits, correct_explorat
 from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
-from latentwire.results import DataOrigin, ModelOrigin, Verdict
+from latentwire.results import AnswerCounts, DataOrigin, ModelOrigin, Verdict
+
+WARNED_SHARE = 0.01
 
 
 def validate(
@@ -57,7 +61,7 @@ def validate(
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
         "outcome": entries[0]["outcome"],
         "wording": entries[0]["wording"],
-        "warnings": read_json(paths.manifest)["warnings"],
+        "warnings": [*read_json(paths.manifest)["warnings"], *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
         "ceiling": ceiling,
         "entries": entries,
     }
@@ -77,6 +81,20 @@ def _origin(paths: Layout) -> tuple[ModelOrigin, DataOrigin]:
             "revision": prepared["data_revision"],
         },
     )
+
+
+def _answer_warnings(counts: AnswerCounts) -> list[str]:
+    """What of the uncompressed model's answers makes its ceiling a matter of form."""
+    kinds = {
+        "empty": "are empty",
+        "wrapped": "begin with a thinking tag or a code fence, or are a lead-in that ends with a colon",
+    }
+    return [
+        f"{number} of {counts['questions']} answers of the uncompressed model {said}: look at model.system_prompt and "
+        "model.template_arguments"
+        for name, said in kinds.items()
+        if (number := cast("int", counts[name])) > WARNED_SHARE * counts["questions"]  # type: ignore[literal-required]
+    ]
 
 
 def _table_shape(path: str) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 DEGENERATE_WORDS = 4
 DEGENERATE_DISTINCT = 0.5
+_WRAPPING = re.compile(r"^\s*(<\|?\w*think|<\|?\w*reason|```)|:\s*$", re.IGNORECASE)
 
 
 def distinct_1(text: str) -> float:
     """Distinct words over words; 1.0 for an empty text (which is counted as empty instead)."""
     words = text.lower().split()
     return len(set(words)) / len(words) if words else 1.0
+
+
+def is_wrapped(text: str) -> bool:
+    """Whether an answer begins with a thinking tag or a code fence, or is a lead-in that ends with a colon."""
+    return bool(_WRAPPING.search(text))
 
 
 def is_degenerate(text: str) -> bool:
@@ -88,6 +95,7 @@ def summarise_arm(scored: pd.DataFrame, resamples: int, seed: int) -> ArmF1:
             "empty": int((predictions.str.strip() == "").sum()),
             "length_capped": int((scored["finished"] == "length").sum()),
             "degenerate": int(predictions.map(is_degenerate).sum()),
+            "wrapped": int(predictions.map(is_wrapped).sum()),
         },
         "distinct_1": float(predictions.map(distinct_1).mean()),
     }

@@ -63,12 +63,13 @@ def scores_table(entry: DimensionVerdict) -> Table:
         "empty",
         "capped",
         "degenerate",
+        "wrapped",
     )
     rows = []
     for arm in arms:
         own = entry["arms"][arm]
         intervals = (_unbroken(percent(own[name])) for name in ("f1", "em", "difference_to_text", "retention"))
-        counts = (str(own["counts"][name]) for name in ("empty", "length_capped", "degenerate"))
+        counts = (str(own["counts"][name]) for name in ("empty", "length_capped", "degenerate", "wrapped"))
         rows.append((arm, rate(own), *intervals, *counts))
     return Table(heads, rows, heads[1:], tuple(arm_row(arm).legend for arm in arms))
 

@@ -239,7 +239,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
     lines += [
         "",
         "| arm | bits per table parameter | F1 % | EM % | retention % | above floor % | F1 %, unseen answer type "
-        "| empty / capped / degenerate |",
+        "| empty / capped / degenerate / wrapped |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm in ordered_arms(entry["arms"]):
@@ -251,7 +251,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
             f"| {arm} | {rate(own)} | {percent(own['f1'])} | {percent(own['em'])} | {percent(own['retention'])} | "
             f"{'–' if above is None else percent(above)} | "
             f"{_with_count(unseen)} | "
-            f"{counts['empty']} / {counts['length_capped']} / {counts['degenerate']} |"
+            f"{counts['empty']} / {counts['length_capped']} / {counts['degenerate']} / {counts['wrapped']} |"
         )
     first = entry["arms"]["text"]["f1"]
     lines += [

@@ -15,6 +15,7 @@ from snakemake.utils import update_config
 from latentwire.arms_table import ARMS, arm_row
 from latentwire.configuration import checked
 from latentwire.decisions.evidence import ArmScores, DimensionResults
+from latentwire.decisions.final_validation import _answer_warnings
 from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.verdict import (
     VerdictSettings,
@@ -553,3 +554,13 @@ def test_what_makes_an_error_harmful_is_split_into_allocation_and_direction():
     assert factors == pytest.approx({"total": 16, "allocation": 2, "direction": 8})
     assert harm_of_error(results(), SETTINGS.bootstrap) == []
     assert "| `pca` | 16 | 2 | 8 |" in page(verdict_on(frontier(pca=4.0)))
+
+
+def test_a_ceiling_whose_answers_are_a_matter_of_form_is_warned_of():
+    counts = {"questions": 200, "empty": 3, "length_capped": 9, "degenerate": 9, "wrapped": 2}
+    assert _answer_warnings(counts) == [
+        "3 of 200 answers of the uncompressed model are empty: look at model.system_prompt and "
+        "model.template_arguments"
+    ]
+    (warning,) = _answer_warnings(counts | {"empty": 0, "wrapped": 5})
+    assert warning.startswith("5 of 200 answers of the uncompressed model begin with a thinking tag")

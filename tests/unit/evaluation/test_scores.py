@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.errors import InputError
-from latentwire.evaluation.scores import distinct_1, is_degenerate, score_predictions, summarise_arm
+from latentwire.evaluation.scores import distinct_1, is_degenerate, is_wrapped, score_predictions, summarise_arm
 
 
 def split(questions: int = 6) -> pd.DataFrame:
@@ -114,6 +114,24 @@ def test_degenerate_answers_have_four_words_of_which_at_most_half_are_distinct(t
     assert is_degenerate(text) is degenerate
 
 
+@pytest.mark.parametrize(
+    ("text", "wrapped"),
+    [
+        ("<think>", True),
+        ("<|thinking|> Oslo", True),
+        (" <reasoning>it", True),
+        ("```python", True),
+        ("The answer is:", True),
+        ("the <think> tag", False),
+        ("at 10:30", False),
+        ("Oslo", False),
+        ("", False),
+    ],
+)
+def test_answers_that_are_wrapped_in_what_is_no_answer_are_told(text, wrapped):
+    assert is_wrapped(text) is wrapped
+
+
 @given(st.lists(st.sampled_from(["a", "A", "b", "c"]), max_size=8))
 def test_distinct_1_is_the_share_of_distinct_words(words):
     expected = len({word.lower() for word in words}) / len(words) if words else 1.0
@@ -125,13 +143,14 @@ def test_collapse_is_counted():
     questions["article"] = [f"a{i % 20}" for i in range(60)]
     predictions = {f"q{i}": f"name {i}" for i in range(60)}
     predictions |= {"q0": "", "q1": "  ", "q2": "the the the the"}
+    predictions |= {"q8": "<think>", "q9": "The answer is:"}
     rows = records("phase2", predictions)
     for row in rows[2:7]:
         row["finished"] = "length"
     questions["unseen_answer_type"] = [i < 3 for i in range(60)]
     summary = summarise_arm(score_predictions(rows, questions, 8), resamples=200, seed=0)
-    assert summary["counts"] == {"questions": 60, "empty": 2, "length_capped": 5, "degenerate": 1}
+    assert summary["counts"] == {"questions": 60, "empty": 2, "length_capped": 5, "degenerate": 1, "wrapped": 2}
     assert summary["distinct_1"] == pytest.approx((59 + 0.25) / 60)
-    assert summary["f1"]["estimate"] == summary["em"]["estimate"] == pytest.approx(57 / 60)
+    assert summary["f1"]["estimate"] == summary["em"]["estimate"] == pytest.approx(55 / 60)
     assert summary["f1_unseen_answer_type"] == {"estimate": 0.0, "questions": 3}
-    assert summary["f1_seen_answer_types"] == {"estimate": 1.0, "questions": 57}
+    assert summary["f1_seen_answer_types"] == {"estimate": pytest.approx(55 / 57), "questions": 57}

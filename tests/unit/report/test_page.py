@@ -32,7 +32,9 @@ def entry():
         "f1": value(0.5),
         "agrees_with_gate": True,
         "gate": {"reading": "failing", "f1": value(0.4), "straddles": []},
-        "arms": {arm: own | {"counts": {"empty": 1, "length_capped": 2, "degenerate": 3}} for arm in ARMS},
+        "arms": {
+            arm: own | {"counts": {"empty": 1, "length_capped": 2, "degenerate": 3, "wrapped": 4}} for arm in ARMS
+        },
         "criteria": [
             {
                 "criterion": "F1",
