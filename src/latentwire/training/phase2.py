@@ -76,31 +76,35 @@ class PromptScorer:
         read = self.decoder(inputs_embeds=inputs_BLD.to(self.dtype), use_cache=False, **self._attended(batch))
         hidden_BLD = read.last_hidden_state
         # Each token is predicted at the place before it.
-        hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, (batch.predicted_N - 1).to(self.device))
-        labels_N = batch.labels_BL.flatten()[batch.predicted_N].to(self.device)
+        hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, self._on_device(batch.predicted_N - 1))
+        labels_N = self._on_device(batch.labels_BL.flatten()[batch.predicted_N])
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
         return loss_N.mean() if reduction == "mean" else loss_N
 
     def _attended(self, batch: PromptBatch) -> dict[str, Any]:
         """What says which tokens of a row see each other."""
         if not batch.packed:
-            return {"attention_mask": batch.mask_BL.to(self.device)}
+            return {"attention_mask": self._on_device(batch.mask_BL)}
         told = {
-            "attention_mask": block_mask(batch.owner_BL.to(self.device), self.dtype),
-            "position_ids": batch.positions_BL.to(self.device),
+            "attention_mask": block_mask(self._on_device(batch.owner_BL), self.dtype),
+            "position_ids": self._on_device(batch.positions_BL),
         }
         if self.layout.one_row:  # for kernels that need no mask
             told |= {
-                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+                name: self._on_device(value) if isinstance(value, torch.Tensor) else value
                 for name, value in batch.boundaries.items()
             }
         return told
+
+    def _on_device(self, own: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host where the model is, without waiting for the device."""
+        return own.to(self.device, non_blocking=True)
 
 
 def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:
     """The prompts' embeddings ``[B, L, D]`` gathered from rebuilt rows of the sorted types ``ids_U``."""
     index_BL = torch.searchsorted(ids_U, ids_BL).clamp_max(len(ids_U) - 1)  # padding is masked, any row will do
-    return rebuilt_UD[index_BL.to(rebuilt_UD.device)]
+    return rebuilt_UD[index_BL.to(rebuilt_UD.device, non_blocking=True)]
 
 
 def repeated_mask(batch: PromptBatch) -> torch.Tensor:
