@@ -25,7 +25,7 @@ real: reader  ## the experiment on a real model and real text: 2.5 hours on two 
 	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG)
 	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)/verdict/verdict.json
 
-real-quick: reader  ## every arm and ratio with fewer questions and one seed
+real-quick: reader  ## every arm and ratio with one question per article and one seed: 20 minutes
 	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-quick \
 	  --durations resources/$(READER)/durations-quick.tsv \
 	  -- $(BIN)/snakemake --profile profiles/local --configfile $(REAL_CONFIG) config/smollm2-quick.yaml \
