@@ -143,7 +143,7 @@ def run_it(shell: Callable[[str], str], command: str) -> None:
 KINDS: dict[str, Callable[[Callable[[str], str], str], None]] = {
     r"\.venv/bin/snakemake\b": run_dry,
     r"make\b": make_dry,
-    r"\.venv/bin/(hf|python) ": has_flags,
+    r"\.venv/bin/(hf|python|latentwire) ": has_flags,
     r"export \w+=|\w+=\S+$": run_it,
 }
 

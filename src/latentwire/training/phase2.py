@@ -10,6 +10,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -67,6 +68,8 @@ class PromptScorer:
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.layout = Layout.of(model)
+        taken = inspect.signature(self.decoder.forward).parameters.values()
+        self._passes_on = any(own.kind is inspect.Parameter.VAR_KEYWORD for own in taken)
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
         """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token, row after row.
@@ -89,7 +92,7 @@ class PromptScorer:
             "attention_mask": block_mask(self._on_device(batch.owner_BL), self.dtype),
             "position_ids": self._on_device(batch.positions_BL),
         }
-        if self.layout.one_row:  # for kernels that need no mask
+        if self.layout.one_row and self._passes_on:  # for kernels that need no mask
             told |= {
                 name: self._on_device(value) if isinstance(value, torch.Tensor) else value
                 for name, value in batch.boundaries.items()
