@@ -19,6 +19,7 @@ FLOORS = (
     ("training", "evaluation"),
     ("readers", "decisions"),
     ("standalone", "report"),
+    ("__main__",),
 )
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 # Not of the library's own floors: names that users import.
