@@ -39,13 +39,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from latentwire.adapter import Adapter
+from latentwire.attention import ROWS_NOT_EMPTY
 from latentwire.cli import set_threads
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.data.tokenizer import build_tokenizer
 from latentwire.device import described
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.prefixes import batches_by_prefix
-from latentwire.lm import ROWS_NOT_EMPTY, load_model, load_tokenizer
+from latentwire.lm import load_model, load_tokenizer
 from latentwire.settings import Optimiser
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import make_optimiser

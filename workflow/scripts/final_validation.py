@@ -11,7 +11,7 @@ from latentwire.settings import AdapterSettings, Phase1, Verdict
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--root", required=True, help="the experiment's folder of results")
     parser.add_argument("--compress_dims", type=int, nargs="+", required=True, help="code dimensions, primary first")
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="training seeds")
@@ -32,7 +32,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    cli.set_threads(arguments.threads)
     from latentwire.decisions.final_validation import validate
     from latentwire.decisions.verdict import VerdictSettings
     from latentwire.files import write_json, write_text

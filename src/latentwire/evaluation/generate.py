@@ -24,10 +24,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from latentwire.attention import attends_by_position, takes_positions
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
-from latentwire.lm import attends_by_position, control_tokens, takes_positions
+from latentwire.lm import control_tokens
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -399,9 +400,11 @@ def _too_few(articles: int) -> str:
     return f"{articles} articles; an interval over fewer than {MIN_ARTICLES} doesn't keep its confidence"
 
 
+@lru_cache(maxsize=8)
 def _resampled(articles: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """How often each article is in each resample, ``[R, G]``."""
+    """How often each article is in each resample, ``[R, G]``; one array for all intervals of a program."""
     drawn = np.random.default_rng(seed).multinomial(articles, np.full(articles, 1 / articles), size=resamples)
+    drawn.setflags(write=False)
     return np.asarray(drawn)
 
 

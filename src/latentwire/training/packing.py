@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from latentwire.lm import attends_by_position
+from latentwire.attention import attends_by_position
 
 IGNORED = -100
 

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from latentwire.adapter import Adapter
+from latentwire.attention import attends_by_position
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.evaluation.generate import (
     Answer,
@@ -29,7 +30,7 @@ from latentwire.evaluation.generate import (
     padding_is_harmless,
 )
 from latentwire.evaluation.prefixes import prefix_runs
-from latentwire.lm import attends_by_position, load_model
+from latentwire.lm import load_model
 
 CAP = 8
 

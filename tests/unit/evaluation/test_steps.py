@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from latentwire.attention import grouped_attention
 from latentwire.evaluation.generate import Answer, Decoder
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import ASK_EVERY, PLACES_MULTIPLE, FixedSteps, ReservedLayer
-from latentwire.lm import grouped_attention
 
 CAP = 11
 

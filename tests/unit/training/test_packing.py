@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from latentwire import lm
+from latentwire import attention as attention_module
 from latentwire.training import phase2
 from latentwire.training.packing import IGNORED, Layout, block_mask, prompt_batch
 from latentwire.training.phase2 import PromptScorer, repeated_mask
@@ -130,15 +130,15 @@ def test_models_whose_layers_look_a_fixed_number_of_places_back_have_a_row_per_p
 def test_the_boundaries_of_one_row_reach_the_attention_of_a_loaded_model(prompts, monkeypatch):
     """Where a kernel for sequences of different lengths takes the mask's place."""
     model, seen = llama(), []
-    model.set_attn_implementation(lm.ROWS_NOT_EMPTY)
-    attention = lm.sdpa_attention_forward
+    model.set_attn_implementation(attention_module.ROWS_NOT_EMPTY)
+    attention = attention_module.sdpa_attention_forward
 
     def observed(*arguments, **options):
         seen.append(options)
         own = {name: value for name, value in options.items() if "len" not in name}
         return attention(*arguments, **own)
 
-    monkeypatch.setattr(lm, "sdpa_attention_forward", observed)
+    monkeypatch.setattr(attention_module, "sdpa_attention_forward", observed)
     scorer = PromptScorer(model)
     scorer.layout = ONE_ROW
     batch = prompt_batch(*prompts, ONE_ROW)
