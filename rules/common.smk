@@ -114,6 +114,12 @@ def device(stage):
     return "cuda" if config["resources"][stage]["gpu"] and config["device"] == "auto" else "cpu"
 
 
+def in_processes(stage):
+    """How Python starts one process per GPU of a stage's job, where it reserves several."""
+    gpus = config["resources"][stage]["gpu"] if device(stage) == "cuda" else 0
+    return f"-m torch.distributed.run --standalone --nproc-per-node {gpus}" if gpus > 1 else ""
+
+
 def threads_of(stage):
     """CPU threads of a stage's jobs."""
     return config["resources"][stage]["threads"]

@@ -69,13 +69,14 @@ rule train_phase2:
         phase2=flags("phase2", *all_but("phase2", "beta")),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
         device=device("phase2"),
+        launch=lambda w: "" if w.arm == "control" else in_processes("phase2"),
         code=code("train_phase2.py"),
         state=f"{PATHS.root}/state",
         codec=lambda w, input: Path(input.codes).parent,
         control=lambda w, input: optional_flag("control", input.get("control") or None),
         folder=lambda w, output: Path(output.adapter).parent,
     shell:
-        "exec {PYTHON} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter} {params.control}"
+        "exec {PYTHON} {params.launch} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter} {params.control}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor} --codec {params.codec}"
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"

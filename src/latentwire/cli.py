@@ -19,6 +19,7 @@ from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
 from latentwire.settings import Section, Statistics, wanted
 
 if TYPE_CHECKING:
+    from latentwire.processes import Processes
     from latentwire.resuming.work import Work
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,20 @@ def resumable(arguments: argparse.Namespace, state: Path | None = None) -> Itera
         yield work
 
 
+@contextmanager
+def resumable_together(arguments: argparse.Namespace) -> Iterator[tuple[Work, Processes]]:
+    """The same for a training that ``torchrun`` may have started in several processes; the first one writes."""
+    stop = stop_request(arguments)
+    set_threads(arguments.threads)
+    from latentwire.processes import Processes
+    from latentwire.resuming.work import resumable
+
+    processes = Processes.started()
+    with processes.joined(), resumable(arguments.state, stop, follows=processes.follows) as work:
+        stop.agree = processes.largest
+        yield work, processes
+
+
 def add_bootstrap_arguments(to: argparse.ArgumentParser) -> None:
     """``--resamples`` and ``--bootstrap_seed``."""
     add_settings(to, Statistics, "resamples")
@@ -206,8 +221,8 @@ def run(main: Callable[[], None]) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported late
             raise
         print(
-            f"{Path(sys.argv[0]).name}: error: {str(error).splitlines()[0]} What was finished is kept, and the next "
-            "run continues: with a smaller evaluate.batch_size or phase2.batch_size, or on a GPU with more memory",
+            f"{Path(sys.argv[0]).name}: error: {str(error).splitlines()[0]} What was finished is kept, and "
+            "the next run continues: with phase2.activation_checkpointing, or on a GPU with more memory",
             file=sys.stderr,
         )
         sys.exit(1)

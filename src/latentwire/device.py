@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
 import torch
 
 from latentwire.errors import InputError
+
+_held: list[IO[str]] = []
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -18,9 +26,37 @@ def choose_device(wanted: str) -> torch.device:
             "a GPU is asked for (--device cuda) but torch sees none: check the job's GPU request "
             "(resources.<stage>.gpu), CUDA_VISIBLE_DEVICES, and that torch is a CUDA build"
         )
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if (own := _own_gpu()) is None:
+        return torch.device("cuda")
+    torch.cuda.set_device(own)
+    return torch.device("cuda", own)
+
+
+def _own_gpu() -> int | None:
+    """The number of this process's GPU among those that it sees; None if it sees one.
+
+    A process that torchrun started has the one of its local rank. Others on the same machine, such as jobs of a
+    workflow that run at the same time, take the first that is free, or share the first.
+    """
+    if (rank := os.environ.get("LOCAL_RANK")) is not None:
+        return int(rank)
+    count = torch.cuda.device_count()
+    return next((index for index in range(count) if _taken(index)), 0) if count > 1 else None
+
+
+def _taken(index: int) -> bool:
+    """Whether a GPU was free, and is this process's from now on, until it ends."""
+    name = f"latentwire-{os.getuid()}-{torch.cuda.get_device_properties(index).uuid}.lock"
+    file = open(Path(tempfile.gettempdir()) / name, "w")  # noqa: SIM115, closed by the process's end
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    _held.append(file)
+    return True
 
 
 def described(device: torch.device) -> str:

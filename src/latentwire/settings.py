@@ -210,6 +210,8 @@ class Phase2(Optimiser):
     """Training batches of the calibration."""
     measure_prompts: Annotated[int, Field(ge=1, le=10**6)] = 200
     """Held-out prompts whose cross-entropy is measured as training goes."""
+    activation_checkpointing: bool = False
+    """Compute the model's activations again in the backward pass: less GPU memory, a third more time."""
 
 
 class Evaluate(Section):
@@ -276,7 +278,7 @@ class Job(Section):
     runtime: Minutes
     """Minutes on the first attempt."""
     gpu: Annotated[int, Field(ge=0, le=64)]
-    """GPUs that a job reserves; 0 runs on the CPU. Programs compute on one."""
+    """GPUs that a job reserves; 0 runs on the CPU. Phase 2 computes on all of them, the other programs on one."""
 
 
 class Resources(Section):

@@ -30,7 +30,7 @@ def test_an_error_that_the_user_can_mend_is_its_message_alone(error, capsys):
 def test_memory_that_is_full_names_the_settings_that_need_less(capsys):
     status, said = ended_by(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nMore."), capsys)
     assert status == 1 and said.count("\n") == 1
-    assert "Tried 2 GiB. What was finished is kept" in said and "evaluate.batch_size" in said
+    assert "Tried 2 GiB. What was finished is kept" in said and "phase2.activation_checkpointing" in said
 
 
 def test_another_runtime_error_keeps_its_traceback():

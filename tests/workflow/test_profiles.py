@@ -75,6 +75,22 @@ def test_whatever_keeps_a_state_is_told_how_long_it_may_take(fresh: Workspace):
     assert found == {program: str(config["resources"][stage]["runtime"]) for program, stage in stages.items()}
 
 
+def test_phase_2_runs_a_process_per_gpu_that_its_job_reserves_and_the_control_one(fresh: Workspace):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    adapters = [
+        f"results/{config['experiment']}/k512/seed0/{arm}/adapter.safetensors" for arm in ("phase2", "control")
+    ]
+    two = "resources={phase2: {gpu: 2}}"
+    for profile, options in ((("-n", "--profile", "slurm"), ("--config", two)), (("-n", "--profile", "slurm"), ())):
+        text = fresh.succeed(*profile, *adapters, *options, configfile=None, cores=None)
+        commands = [line for line in text.splitlines() if "train_phase2.py" in line]
+        started = {
+            ("--beta 0" in line): "-m torch.distributed.run --standalone --nproc-per-node 2 " in line
+            for line in commands
+        }
+        assert started == {True: False, False: bool(options)}
+
+
 def test_further_attempts_get_more_up_to_what_the_configuration_allows(fresh: Workspace):
     def third(*arguments: str) -> dict[str, str]:
         text = fresh.succeed("-n", "--attempt", "3", "--profile", "slurm", *arguments, configfile=None, cores=None)

@@ -53,7 +53,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
         measure_divergence,
         measured_batches,
     )
-    from latentwire.evaluation.evaluate import evaluate_arm
+    from latentwire.evaluation.evaluate import evaluate_arms
     from latentwire.evaluation.generate import Decoder
     from latentwire.evaluation.questions import arm_batches
     from latentwire.evaluation.rows import split_rows_of
@@ -74,27 +74,30 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
         )
     which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
     model = cache(lambda: load_model(*which))
-    decoder = cache(lambda: Decoder(model(), tokenizer, arguments.max_new_tokens))
     answers = AnswerStore(
         arguments.answers, decoding_identity(*which, arguments.max_new_tokens), check=work.check, anew=arguments.anew
     )
     measures = AnswerStore(arguments.answers, measuring_identity(*which), check=work.check, anew=arguments.anew)
     work.own(str(arguments.output))
-    records, rebuilt = [], {}
+    rows, batches = {}, {}
     inputs_used = [arguments.prompts, arguments.table, arguments.counts]
     for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
         inputs_used += files
         if isinstance(inputs, NotApplicable):
             logging.warning("arm %s is left out: %s", variant, inputs)
             continue
-        batches = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
-        own = batches[arguments.shard :: arguments.shards]
-        rows = split_rows_of(variant.arm, inputs, prompts, dtype)
-        records += evaluate_arm(variant, rows, decoder, prompts, own, store=answers)
-        if rows is not None:
-            rebuilt[variant] = rows
+        every = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
+        batches[variant] = every[arguments.shard :: arguments.shards]
+        rows[variant] = split_rows_of(variant.arm, inputs, prompts, dtype)
+    records = evaluate_arms(
+        rows,
+        lambda: Decoder(model(), tokenizer, arguments.max_new_tokens),
+        prompts,
+        batches,
+        store=answers,
+    )
     table = measure_divergence(
-        rebuilt,
+        {variant: own for variant, own in rows.items() if own is not None},
         cache(lambda: DivergenceReader(model())),
         prompts,
         forced_prompts(prompts, tokenizer),

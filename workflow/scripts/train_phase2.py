@@ -1,4 +1,7 @@
-"""Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control, which loads no model."""
+"""Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control, which loads no model.
+
+Started by torchrun, several processes share the prompts of every step, each on a GPU of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from latentwire import cli
 from latentwire.settings import Model, Phase2
 
 if TYPE_CHECKING:
+    from latentwire.processes import Processes
     from latentwire.resuming.work import Work
 
 
@@ -27,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(arguments: argparse.Namespace, work: Work) -> None:
+def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> None:
     """Train, and write the adapter and its record."""
     from latentwire.decisions.requirements import require_phase2
 
@@ -54,6 +58,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         device=device,
         model_identity=identity,
         control_adapter=arguments.control,
+        processes=processes,
         work=work,
     )
     inputs = [*files.inputs, arguments.adapter, arguments.control]
@@ -62,8 +67,9 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    with cli.resumable(arguments) as work:
-        train(arguments, work)
+    with cli.resumable_together(arguments) as (work, processes), processes.output(arguments.output) as output:
+        arguments.output = output
+        train(arguments, work, processes)
 
 
 if __name__ == "__main__":

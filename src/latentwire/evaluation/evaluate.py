@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,62 @@ from latentwire.arms_table import Variant, arm_row
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_arms(
+    rows: Mapping[Variant, SplitRows | None],
+    make_decoder: Callable[[], Decoder],
+    prompts: pd.DataFrame,
+    batches: Mapping[Variant, Sequence[Sequence[int]]],
+    *,
+    store: AnswerStore | None = None,
+) -> list[dict[str, Any]]:
+    """Answers of several arms in the same batches: for all arms in smaller ones, if a GPU does not have the memory.
+
+    Args:
+        rows: what the model reads of each arm; None for token ids.
+        make_decoder: gives the frozen model and the decoding, when the first answer has to be generated.
+        prompts: the split.
+        batches: of each arm, indices into it.
+        store: see :func:`evaluate_arm`, as for the records and the errors.
+
+    Raises:
+        torch.OutOfMemoryError: even one prompt is too much.
+    """
+    parts, most = 1, max((len(batch) for own in batches.values() for batch in own), default=1)
+
+    def attempt() -> list[dict[str, Any]] | None:
+        decoder = cache(make_decoder)
+        try:
+            return [
+                record
+                for variant, own in rows.items()
+                for record in evaluate_arm(
+                    variant, own, decoder, prompts, in_parts(batches[variant], parts), store=store
+                )
+            ]
+        except torch.OutOfMemoryError:
+            if parts >= most:
+                raise
+            return None
+
+    while (records := attempt()) is None:
+        parts = min(2 * parts, most)
+        torch.cuda.empty_cache()
+        log.warning("out of GPU memory: all arms answer anew, in batches of 1/%d of evaluate.batch_size", parts)
+    return records
+
+
+def in_parts(batches: Sequence[Sequence[int]], parts: int) -> list[Sequence[int]]:
+    """Each batch in so many parts, or in single prompts."""
+    sizes = [-(-len(batch) // parts) for batch in batches]
+    return [
+        batch[start : start + size]
+        for batch, size in zip(batches, sizes, strict=True)
+        for start in range(0, len(batch), size)
+    ]
 
 
 def evaluate_arm(

@@ -81,11 +81,12 @@ class Checkpoints:
         folder: where they live. It must be the run's own: name it after a hash of everything that determines
             the result, so that another configuration never resumes from this one's state.
         stop: whether the run should stop; None for never.
+        read_only: whether another process of the run writes them.
     """
 
-    def __init__(self, folder: str | Path, stop: StopRequest | None = None) -> None:
+    def __init__(self, folder: str | Path, stop: StopRequest | None = None, *, read_only: bool = False) -> None:
         self.folder = Path(folder)
-        self._stop = stop or StopRequest()
+        self._stop, self._read_only = stop or StopRequest(), read_only
         self._saved_at = time.monotonic()
 
     @property
@@ -102,6 +103,9 @@ class Checkpoints:
 
         A run continues from its newest readable checkpoint, so whatever is newer than ``step`` is unreadable.
         """
+        self._saved_at = time.monotonic()
+        if self._read_only:
+            return
         tensors: dict[str, torch.Tensor] = {}
         header = json.dumps(_split(state, "", tensors))
         path = self.folder / f"step{step:09d}.safetensors"

@@ -52,6 +52,8 @@ class StopRequest:
         self._owned: list[Path] = []
         self._name = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}\n"
         self._asked = -float("inf")
+        # The processes of one run stop at the same step, or those that go on would wait for the others.
+        self.agree: Callable[[int], int] = lambda wish: wish
 
     def listen(self) -> StopRequest:
         """Take SIGTERM as a request to stop from now on, in place of a sudden end."""
@@ -79,10 +81,13 @@ class StopRequest:
         Raises:
             Stopped: after ``keep``; or without it, where another process owns the state now.
         """
-        if self._taken_over():
+        reason = self._reason()
+        wish = self.agree(2 if self._taken_over() else int(reason is not None))
+        if wish == 2:
             raise Stopped("another process has taken over this work: stopped without touching its state")
-        if (reason := self._reason()) is not None:
+        if wish == 1:
             keep()
+            reason = reason or "another process of this run was told to stop"
             raise Stopped(f"{reason}; the state is kept; rerun the same command to resume")
 
     def _reason(self) -> str | None:

@@ -26,10 +26,11 @@ class Work:
     Args:
         root: folder of all states.
         stop: whether to stop; None for never.
+        follows: whether another process of the same run owns the state and writes it.
     """
 
-    def __init__(self, root: Path, stop: StopRequest | None = None) -> None:
-        self._root = root
+    def __init__(self, root: Path, stop: StopRequest | None = None, *, follows: bool = False) -> None:
+        self._root, self._follows = root, follows
         self._stop = stop or StopRequest()
         self._owned: list[Path] = []
 
@@ -40,6 +41,8 @@ class Work:
     def own(self, identity: Any) -> Path:
         """The state's folder of the work with this identity (a JSON value), owned by this process from now on."""
         folder = self._root / hash_of(identity)[:16]
+        if self._follows:
+            return folder
         self._stop.take_over(folder)
         self._owned.append(folder)
         return folder
@@ -59,7 +62,7 @@ class Work:
         """
         where = [device, torch.get_num_threads() if device == "cpu" else None]
         identity = [settings, [sha256_of(path) for path in inputs], code, where, library_versions()]
-        return Checkpoints(self.own(identity), self._stop)
+        return Checkpoints(self.own(identity), self._stop, read_only=self._follows)
 
     def finish(self) -> None:
         """Remove the state of what is done."""
@@ -68,13 +71,12 @@ class Work:
 
 
 @contextmanager
-def resumable(root: Path, stop: StopRequest | None = None) -> Iterator[Work]:
+def resumable(root: Path, stop: StopRequest | None = None, *, follows: bool = False) -> Iterator[Work]:
     """Long work whose state is removed if all of it succeeds, and kept if it does not.
 
     Args:
-        root: folder of all states.
-        stop: whether to stop; None for never.
+        root, stop, follows: see :class:`Work`.
     """
-    work = Work(root, stop)
+    work = Work(root, stop, follows=follows)
     yield work
     work.finish()

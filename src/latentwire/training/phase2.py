@@ -25,10 +25,12 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import read_json, write_json
+from latentwire.processes import Processes
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
+from latentwire.training.memory import LossInParts, checkpoint_activations
 from latentwire.training.objectives import (
     TokenRows,
     autocast,
@@ -72,7 +74,7 @@ class PromptScorer:
         self._passes_on = any(own.kind is inspect.Parameter.VAR_KEYWORD for own in taken)
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
-        """Negative log-likelihood (nats) of the labels: their mean, or one value per predicted token, row after row.
+        """Negative log-likelihood (nats) of the labels: mean, sum, or with none one value per token, row after row.
 
         The output head keeps the model's own table, also where it is tied to the input embeddings.
         """
@@ -82,7 +84,7 @@ class PromptScorer:
         hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, self._on_device(batch.predicted_N - 1))
         labels_N = self._on_device(batch.labels_BL.flatten()[batch.predicted_N])
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
-        return loss_N.mean() if reduction == "mean" else loss_N
+        return loss_N if reduction == "none" else getattr(loss_N, reduction)()
 
     def _attended(self, batch: PromptBatch) -> dict[str, Any]:
         """What says which tokens of a row see each other."""
@@ -149,6 +151,11 @@ class Calibration:
     gradient_norm_prompt_loss: float | None
 
 
+def _in_parts(device: torch.device, processes: Processes) -> bool:
+    """Whether the prompts of a step are read in parts, or by several processes: on the CPU one reads them at once."""
+    return device.type == "cuda" or processes.count > 1
+
+
 def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) -> float:
     gradients = torch.autograd.grad(loss, list(adapter.parameters()), retain_graph=keep_graph)
     return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
@@ -203,6 +210,7 @@ def train_phase2(
     checkpoints: Checkpoints,
     diagnostics: Path,
     control: Adapter | None = None,
+    processes: Processes | None = None,
 ) -> tuple[list[dict[str, Any]], Phase2Findings]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
@@ -219,6 +227,7 @@ def train_phase2(
         checkpoints: this run's own.
         diagnostics: the JSONL log to write.
         control: the control's adapter after its training, to be measured beside.
+        processes: that share every step's prompts; None for this one alone.
 
     Returns:
         The diagnostics, and a summary: the calibration, and with a model the held-out prompts' cross-entropy with the
@@ -232,8 +241,11 @@ def train_phase2(
     """
     if (model is None) != (settings.beta == 0):
         raise ValueError(f"the control (beta 0) takes no language model, Phase 2 needs one; beta is {settings.beta}")
+    device, processes = next(adapter.parameters()).device, processes or Processes()
+    if settings.activation_checkpointing and model is not None:
+        checkpoint_activations(model)
     reader = None if model is None else PromptScorer(model)
-    device = next(adapter.parameters()).device
+    in_parts = LossInParts(processes) if _in_parts(device, processes) else None
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)
@@ -266,8 +278,15 @@ def train_phase2(
         def prompt_loss() -> torch.Tensor:
             assert reader is not None
             rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
-            batch = prompt_batch(sequences, [train_labels[index] for index in chosen], layout)
-            return reader.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
+
+            def cross_entropy(rows_UD: torch.Tensor, prompts: Sequence[int], reduction: str) -> torch.Tensor:
+                batch = prompt_batch([train[i] for i in prompts], [train_labels[i] for i in prompts], layout)
+                return reader.cross_entropy(prompt_inputs(rows_UD, ids_U, batch.ids_BL), batch, reduction)
+
+            if in_parts is None:
+                return cross_entropy(rebuilt_UD, chosen, "mean")
+            labels = sum(int(np.count_nonzero(train_labels[index][1:])) for index in chosen)
+            return in_parts(rebuilt_UD, chosen, lambda rows_UD, own: cross_entropy(rows_UD, own, "sum") / labels)
 
         return weighted_error(standardised_UD, target_UD, counts_U), prompt_loss
 

@@ -14,6 +14,7 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.device import described
 from latentwire.files import sha256_of, write_json
 from latentwire.fingerprint import fingerprint
+from latentwire.processes import Processes
 from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
 from latentwire.table import load_table
@@ -35,6 +36,7 @@ def run_phase2(
     device: torch.device,
     model_identity: Sequence[Any] = (),
     control_adapter: Path | None = None,
+    processes: Processes | None = None,
     work: Work,
 ) -> None:
     """Train Phase 2 and write the adapter, its diagnostics and a summary with the calibration and the prompt losses.
@@ -49,12 +51,14 @@ def run_phase2(
         device: where to train.
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         control_adapter: the control's, whose prompt cross-entropy is measured beside.
+        processes: that share every step's prompts; None for this one alone.
         work: that this training is a part of; it continues where it was interrupted.
     """
     adapter = Adapter.load(phase1_adapter).to(device)
     own = {"seed": seed, "compress_dim": compress_dim}
+    processes = processes or Processes()
     chosen = settings.model_dump() | own
-    determining = [chosen, sha256_of(phase1_adapter), *model_identity]
+    determining = [chosen, sha256_of(phase1_adapter), *model_identity, processes.count]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
     train, table_VD = sequences(files.train), load_table(files.table)
@@ -73,6 +77,7 @@ def run_phase2(
         checkpoints=checkpoints,
         diagnostics=files.output / "diagnostics.jsonl",
         control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
+        processes=processes,
     )
     summary: Phase2Summary = {
         "settings": chosen,

@@ -2,7 +2,7 @@
 
 Where the package computes something else on a GPU than on the CPU, the CPU's run is made to do the same: Phase 1 and 2
 round the adapter's products to bfloat16 (:func:`as_on_a_gpu`), by the CPU's own mixed precision in both runs, and Phase 2
-lays its prompts in one row. Attention without copies of keys is the same call where each head has keys of its own, as
+lays its prompts in one row and makes their gradient with the loss. Attention without copies of keys is the same call where each head has keys of its own, as
 the models here have. What only a GPU can show, its kernels and their rounding, is not tested.
 
 Shape suffixes: V table rows, U token types, D embedding dimensions.
@@ -114,11 +114,12 @@ def run_phase2(inputs, model, folder, *, epochs=2, stop=None):
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """What a training on the CPU does on a GPU: mixed precision, and prompts in one row."""
+    """What a training on the CPU does on a GPU: mixed precision, prompts in one row, and gradients made early."""
     with pytest.MonkeyPatch.context() as patch:
         for own in (phase1, phase2):
             patch.setattr(own, "autocast", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
         patch.setattr(Layout, "of", lambda model: Layout(packs=True, one_row=True))
+        patch.setattr(phase2, "_in_parts", lambda device, processes: True)
         yield
 
 

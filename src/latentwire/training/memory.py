@@ -1,0 +1,109 @@
+"""What keeps a training step within a GPU's memory: losses in parts, and activations that are computed again.
+
+Shape suffixes: U unique tokens, D embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from latentwire.errors import InputError
+from latentwire.processes import Processes
+
+log = logging.getLogger(__name__)
+
+# What some of the prompts add to a loss, given the rows that they are made of and their indices.
+Share = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_UD: torch.Tensor, value: torch.Tensor, gradient_UD: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gradient_UD)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient_UD,) = ctx.saved_tensors
+        return above[0] * gradient_UD, None, None
+
+
+class LossInParts:
+    """A sum over prompts, as a differentiable function of the rows that they are made of.
+
+    Its gradient is made as it is computed: of the frozen model's activations, one part's are held at a time.
+
+    Args:
+        processes: which compute a share each.
+
+    Attributes:
+        parts: in how many a process computes its share; doubled, for the rest of the run, if memory does not suffice.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self.parts = 1
+
+    def __call__(self, rows_UD: torch.Tensor, prompts: Sequence[int], loss_of: Share) -> torch.Tensor:
+        """The loss.
+
+        Args:
+            rows_UD: what gradients reach.
+            prompts: their indices.
+            loss_of: what some of the prompts add to it.
+
+        Raises:
+            torch.OutOfMemoryError: even one prompt is too much.
+        """
+        share = self._processes.share(prompts)
+        while (found := self._attempt(rows_UD.detach(), share, loss_of)) is None:
+            self.parts = min(2 * self.parts, len(share))
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory: %d prompts are read in %d parts from now on", len(share), self.parts)
+        self._processes.add(*found)
+        result: torch.Tensor = _WithGradient.apply(rows_UD, *found)
+        return result
+
+    def _attempt(
+        self, rows_UD: torch.Tensor, share: Sequence[int], loss_of: Share
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The sum over this process's share, and its gradient; None if it takes more parts to fit into memory."""
+        value, gradient_UD = rows_UD.new_zeros(()), torch.zeros_like(rows_UD)
+        rows_UD.requires_grad_()
+        try:
+            for part in filter(len, (share[start :: self.parts] for start in range(self.parts))):
+                with torch.enable_grad():
+                    loss = loss_of(rows_UD, part)
+                value += loss.detach()
+                gradient_UD += torch.autograd.grad(loss, rows_UD)[0]
+        except torch.OutOfMemoryError:
+            if self.parts >= len(share):
+                raise
+            return None
+        return value, gradient_UD
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Keep each layer's input alone for the backward pass, which computes the rest again: a third more time.
+
+    Raises:
+        InputError: the model's layers are not known.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(
+            f"{type(model).__name__} names no layers whose activations could be computed again: set "
+            "phase2.activation_checkpointing to false"
+        )
+    for layer in layers:  # nothing is drawn at random in them
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
