@@ -318,6 +318,25 @@ def _grouped(world: Pretended) -> Callable[..., Any]:
     return grouped
 
 
+def _varlen_attention(
+    query_THE: torch.Tensor,
+    key_THE: torch.Tensor,
+    value_THE: torch.Tensor,
+    ends: torch.Tensor,
+    *_: Any,
+    scale: float,
+    window_size: tuple[int, int],
+) -> torch.Tensor:
+    """What CUDA's kernel for sequences one after another gives, by a mask of all pairs."""
+    assert window_size == (-1, 0), "causal"
+    place_T = torch.arange(len(query_THE), device=query_THE.device)
+    owner_T = torch.searchsorted(ends, place_T, right=True)
+    mask_TT = (owner_T[:, None] == owner_T) & (place_T[:, None] >= place_T)
+    heads_first = (own.transpose(0, 1)[None] for own in (query_THE, key_THE, value_THE))
+    read_1HTE = torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=mask_TT, scale=scale)
+    return read_1HTE[0].transpose(0, 1)
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[Pretended]:
     """A world in which ``torch.device("cuda")`` works."""
@@ -325,11 +344,17 @@ def pretended_gpu() -> Iterator[Pretended]:
     instead = {
         "torch.cuda.is_available": lambda: True,
         "torch.cuda.is_current_stream_capturing": lambda: world.capturing is not None,
+        "torch.cuda.device_count": lambda: 1,
+        "torch.cuda.get_device_name": lambda device=None: "a pretended GPU",
+        "torch.cuda.synchronize": lambda device=None: None,
+        "torch.cuda.max_memory_allocated": lambda device=None: 0,
+        "torch.cuda.reset_peak_memory_stats": lambda device=None: None,
         "torch.cuda.get_rng_state": lambda device=None: state,
         "torch.cuda.set_rng_state": lambda new, device=None: None,
         "torch.cuda.CUDAGraph": Graph,
         "torch.cuda.graph": world.capture,
         "torch._C._group_tensors_by_device_and_dtype": _grouped(world),
+        "torch.nn.attention.varlen.varlen_attn": _varlen_attention,
         "torch.autocast": lambda device_type, **options: autocast("cpu", **options),
         "torch.nn.Module.to": _module_to(world),
     }

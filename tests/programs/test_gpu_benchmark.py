@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretended import pretended_gpu
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 PARTS = (
@@ -29,6 +30,26 @@ def test_every_part_runs_and_writes_its_line(tmp_path):
     assert right["reader"]["as_on_the_cpu"] == right["reader"]["answers"]
     assert max(right["packed"].values()) < 1e-5
     assert found["phase2"]["ours"]["finite"] and found["phase2"]["naive"]["finite"]
+
+
+@pytest.mark.slow
+def test_every_part_but_the_profile_runs_on_a_pretended_gpu(tmp_path, monkeypatch):
+    """Where tensors of both devices meet, or a kernel's own arguments are wrong, a part would fail on a real one too."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    import gpu
+
+    monkeypatch.setattr(gpu.Bench, "_profile", lambda self, name, work: {})  # torch's profiler asks the driver
+    with pretended_gpu() as world:
+        bench = gpu.Bench(gpu.SHAPES["tiny"], tmp_path / "gpu.jsonl")
+        for part in PARTS[:-1]:
+            gpu.run_part(bench, part, 0.0)
+    found = {line["part"]: line for line in map(json.loads, bench.output.read_text().splitlines())}
+    assert not {name: line["failed"] for name, line in found.items() if "failed" in line}
+    assert found["environment"]["device"].startswith("a pretended GPU")
+    assert bench.dtype.itemsize == 2 and world.operations > 10_000 and world.graphs
+    right = found["rightness"]
+    assert right["text_equals_embeddings"] and right["reader"]["as_on_the_cpu"] == right["reader"]["answers"]
+    assert max(right["packed"].values()) < 0.05  # bfloat16
 
 
 def test_a_part_that_fails_says_why_and_the_next_one_runs(tmp_path):
