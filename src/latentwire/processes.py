@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from latentwire.resuming.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -47,18 +49,34 @@ class Processes:
         return items[self.rank :: self.count]
 
     def add(self, *tensors: torch.Tensor) -> None:
-        """The sums over all processes, in place, the same bits in all of them."""
-        if self.count > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+        """The sums over all processes, in place, the same bits in all of them.
+
+        Raises:
+            Stopped: another process was lost.
+        """
+        for tensor in tensors:
+            self._reduce(tensor, dist.ReduceOp.SUM)
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' numbers."""
-        if self.count == 1:
-            return number
+        """The largest of the processes' numbers.
+
+        Raises:
+            Stopped: another process was lost.
+        """
         numbers = torch.tensor(number)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        self._reduce(numbers, dist.ReduceOp.MAX)
         return int(numbers)
+
+    def _reduce(self, tensor: torch.Tensor, how: Any) -> None:
+        if self.count == 1:
+            return
+        try:
+            dist.all_reduce(tensor, how)
+        except RuntimeError as error:  # the connection's end
+            raise Stopped(
+                f"another process of this run was lost ({str(error).splitlines()[0]}); the last checkpoint is kept; "
+                "rerun the same command to resume"
+            ) from error
 
     @contextmanager
     def joined(self) -> Iterator[None]:

@@ -87,3 +87,13 @@ def test_processes_stop_at_the_same_step_whichever_is_told_to_and_continue_toget
     assert "continuing at step" in (tmp_path / "stopped/log").read_text()
     for name, own in adapter(tmp_path / "whole").items():
         assert torch.equal(adapter(tmp_path / "stopped")[name], own), name
+
+
+def test_a_lost_process_ends_the_others_with_a_line_and_the_run_continues(phase2, tmp_path):
+    script, arguments = phase2
+    lost = Interruption(signal.SIGKILL, after=4)
+    assert run_together(script, arguments, tmp_path, (None, lost)) == [EXIT_STOPPED, -signal.SIGKILL]
+    log = (tmp_path / "log").read_text()
+    assert "stopped: another process of this run was lost" in log and "Traceback" not in log
+    assert run_together(script, arguments, tmp_path) == [0, 0]
+    assert "continuing at step" in (tmp_path / "log").read_text()
