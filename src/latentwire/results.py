@@ -231,6 +231,21 @@ class Cause(TypedDict):
     command: str
 
 
+class Kept(TypedDict):
+    """Which codecs are shown to keep a share of the uncompressed text's F1, by their names over all code dimensions.
+
+    ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs; ``shown``
+    is in the order of ``bits`` per table parameter; ``p`` is Holm's, None where it can't be tested.
+    """
+
+    share: float
+    detectable: float | None
+    cheapest: str | None
+    shown: list[str]
+    bits: dict[str, float]
+    p: dict[str, float | None]
+
+
 class NextStep(TypedDict):
     """What to run next, and why."""
 
@@ -295,6 +310,7 @@ class DimensionVerdict(TypedDict):
     harm_of_error: list[HarmOfError]
     phase2: list[Phase2Findings]
     causes: list[Cause]
+    instead: NextStep | None
     next: NextStep
     role: NotRequired[Literal["primary", "exploratory"]]
     p_value_holm: NotRequired[float | None]
@@ -334,4 +350,5 @@ class Verdict(TypedDict):
     wording: str
     warnings: list[str]
     ceiling: Ceiling
+    kept: list[Kept]
     entries: list[DimensionVerdict]

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
+from latentwire.decisions.kept import kept
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
 from latentwire.files import read_json
 from latentwire.layout import Layout
@@ -37,15 +38,16 @@ def validate(
     record_read(paths.final_reads, configuration)
     ceiling = read_json(paths.ceiling)
     vocab_size, width, number_bits = _table_shape(paths.table)
+    dimensions = [read_dimension(paths, k, seeds[k]) for k in compress_dims]
     entries = [
         dimension_verdict(
-            read_dimension(paths, k, seeds[k]),
+            results,
             ceiling=ceiling,
-            variance=explained_variance(paths.spectrum, k),
-            bits_per_token=bits(k, width, vocab_size, number_bits),
+            variance=explained_variance(paths.spectrum, results.k),
+            bits_per_token=bits(results.k, width, vocab_size, number_bits),
             settings=settings,
         )
-        for k in compress_dims
+        for results in dimensions
     ]
     correct_exploratory(entries)
     model, data = _origin(paths)
@@ -63,6 +65,7 @@ def validate(
         "wording": entries[0]["wording"],
         "warnings": [*read_json(paths.manifest)["warnings"], *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
         "ceiling": ceiling,
+        "kept": kept(dimensions, **settings.bootstrap),
         "entries": entries,
     }
 

@@ -51,6 +51,8 @@ from latentwire.results import (
 )
 
 LATE_SHARE = 0.2
+# Codecs that are tried instead of a linear code: those that others use for embedding tables, at 1 to 4 bits.
+IN_USE = ("quant", "pq4", "pq6", "pq8", "int2_asymmetric", "int4")
 # A relative fall of the held-out FVU over the last fifth of the steps from which on longer training is tried first.
 LATE_GAIN = 0.05
 
@@ -360,6 +362,34 @@ def next_step(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
     return {"why": f"{cause}? {why}", "command": found[cause]["command"]}
 
 
+def instead(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
+    """For a failure: the codec of at most the chosen arm's bits that reaches the threshold, and how to try others."""
+    k, chosen = entry["k"], entry["arms"][entry["chosen"]]
+    assert chosen["rate"] is not None
+    most = chosen["rate"]["bits_per_parameter"]
+    passing = {
+        arm: estimate_of(own["f1"])
+        for arm, own in entry["arms"].items()
+        if own["rate"] is not None
+        and own["rate"]["bits_per_parameter"] <= most
+        and reaches(estimate_of(own["f1"]), entry["threshold"])
+    }
+    others = settings.next_command(f"k{k}-codecs", {"compress_dims": [k], "evaluate": {"arms": list(IN_USE)}})
+    at = f"at most the {most:.2f} bits per table parameter of {entry['chosen']}"
+    if not passing:
+        return {"why": f"no codec that was evaluated reaches the threshold at {at}; these may", "command": others}
+    best = max(passing, key=lambda arm: passing[arm])
+    rate = entry["arms"][best]["rate"]
+    assert rate is not None
+    return {
+        "why": (
+            f"{best} reaches F1 {100 * passing[best]:.1f}% at {rate['bits_per_parameter']:.2f} bits per table "
+            f"parameter, where {entry['chosen']} takes {most:.2f}; beside others"
+        ),
+        "command": others,
+    }
+
+
 def _late_gain(history: list[dict[str, Any]]) -> float:
     """Relative fall of the held-out FVU over the last fifth of the steps."""
     steps = history[-1]["step"]
@@ -413,8 +443,11 @@ def dimension_verdict(
             for summary in cast("list[Phase2Summary]", results.summaries.get("phase2", []))
         ],
         "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
+        "instead": None,
         "next": {"why": "", "command": None},
     }
+    if outcome in ("partial", "failed"):
+        entry["instead"] = instead(entry, settings)
     entry["next"] = next_step(entry, settings)
     return entry
 

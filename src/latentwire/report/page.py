@@ -14,7 +14,7 @@ from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
-from latentwire.report.verdict_text import data_name, model_name, percent
+from latentwire.report.verdict_text import data_name, kept_lines, model_name, percent
 from latentwire.results import Verdict
 
 EXAMPLES = 8
@@ -44,6 +44,7 @@ def render_report(root: Path) -> str:
         model=model_name(verdict).replace("`", ""),
         data=data_name(verdict).replace("`", ""),
         outcomes=outcomes_table(verdict),
+        kept=[line.removeprefix("- ").replace("`", "") for line in kept_lines(verdict)],
         figures=figures,
         tables=tables,
         spectrum=spectrum_figure(spectrum, [entry["k"] for entry in verdict["entries"]]),

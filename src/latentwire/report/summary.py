@@ -39,6 +39,11 @@ def summarise_verdict(verdict: Verdict, root: str) -> list[str]:
         lines.append(f"{head:<10} F1 {percent(entry['f1'])}%: {route}")
     if len(entries) > RATIOS:
         lines.append(f"           and {len(entries) - RATIOS} more, in the verdict")
+    for kept in verdict["kept"][:1]:
+        share = f"{100 * kept['share']:g}% of the text's F1"
+        best = kept["cheapest"]
+        said = f"{best} keeps {share}, at {kept['bits'][best]:.2f} bits per table parameter" if best else None
+        lines.append(f"Cheapest   {said or f'no codec is shown to keep {share}'}")
     lines.append(f"Next       {primary['next']['why']}")
     if primary["next"]["command"]:
         lines.append(f"           {primary['next']['command']}")

@@ -48,6 +48,10 @@ ORIGIN = {
     "warnings": ["2 of 60 questions of final were dropped: no part of the context fits"],
 }
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
+KEPT = {
+    "share": 0.99, "detectable": 0.031, "cheapest": "pq4", "shown": ["pq4", "int8"], "bits": {"pca:16": 2.1, "pq4": 2.08, "int8": 8.25},
+    "p": {"pca:16": 1.0, "pq4": 0.012, "int8": 0.002},
+}  # fmt: skip
 
 
 def interval(estimate, lower, upper, refused=None):
@@ -145,7 +149,14 @@ def verdict_on(found, *, ceiling=CEILING, settings=SETTINGS):
 def page(*entries, confirmatory=True, ceiling=CEILING):
     correct_exploratory(list(entries))
     return render_verdict(
-        ORIGIN | {"experiment": "demo", "confirmatory": confirmatory, "ceiling": ceiling, "entries": list(entries)}
+        ORIGIN
+        | {
+            "experiment": "demo",
+            "confirmatory": confirmatory,
+            "ceiling": ceiling,
+            "kept": [KEPT],
+            "entries": list(entries),
+        }
     )
 
 
@@ -564,3 +575,39 @@ def test_a_ceiling_whose_answers_are_a_matter_of_form_is_warned_of():
     ]
     (warning,) = _answer_warnings(counts | {"empty": 0, "wrapped": 5})
     assert warning.startswith("5 of 200 answers of the uncompressed model begin with a thinking tag")
+
+
+def test_the_page_says_which_codecs_keep_the_texts_f1_and_what_the_sample_can_show():
+    text = page(verdict_on(results()))
+    assert "Keeps 99% of the uncompressed text's F1? Shown for `pq4` (2.08 bits, p = 0.012), `int8` (8.25" in text
+    assert "of which the first is the cheapest. Not shown at 99%: `pca:16`." in text
+    assert "Holm's correction over 3 codecs. With these 200 questions in 25 articles, losses under 3.1 points" in text
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (
+            {"pca": 0.8},
+            "pca reaches F1 80.0% at 2.00 bits per table parameter, where phase2 takes 2.00; beside others",
+        ),
+        (
+            {"pca": 0.2},
+            "no codec that was evaluated reaches the threshold at at most the 2.00 bits per table parameter",
+        ),
+    ],
+)
+def test_a_failure_names_the_codec_that_passes_at_no_more_bits(shares, said):
+    found = verdict_on(results(**shares))["instead"]
+    assert found["why"].startswith(said)
+    assert (
+        """'evaluate={"arms": ["quant", "pq4",""" in found["command"]
+        and "experiment=demo-k16-codecs" in found["command"]
+    )
+
+
+def test_more_bits_than_the_chosen_arms_are_no_answer_to_a_failure_and_a_success_needs_none():
+    dearer = results(pca=0.8)
+    dearer.rates["pca"] = {"bits_per_parameter": 2.5, "megabytes": 1.0}
+    assert verdict_on(dearer)["instead"]["why"].startswith("no codec that was evaluated")
+    assert verdict_on(results(gate_passed=True, phase1=0.8))["instead"] is None

@@ -44,6 +44,7 @@ def verdict(*dims, confirmatory=True, override=False, **primary):
         "commit": None,
         "confirmatory": confirmatory,
         "ceiling": {"override": override},
+        "kept": [{"share": 0.99, "cheapest": "quant:16", "bits": {"quant:16": 2.03}}],
         "entries": entries,
     }
 
@@ -56,6 +57,7 @@ def test_it_has_the_question_the_answer_and_what_they_rest_on():
         "Ceiling    F1 90.4 [87.4, 92.5]% of the uncompressed text",
         "8x         F1 30.3 [28.0, 32.9]%: phase2, gate failing, failed",
         "16x        F1 30.3 [28.0, 32.9]%: phase2, gate failing, failed",
+        "Cheapest   quant:16 keeps 99% of the text's F1, at 2.03 bits per table parameter",
         "Next       adapter too small?",
         "           .venv/bin/snakemake --config experiment=demo-k16-wider",
         "Verdict    results/demo/verdict/verdict.md",
