@@ -16,13 +16,15 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from latentwire.artefacts import read_json
     from latentwire.errors import InputError
-    from latentwire.files import read_json
     from latentwire.report.summary import summarise_verdict
+    from latentwire.results import Verdict
 
     if not arguments.verdict.is_file():
         raise InputError(f"{arguments.verdict} does not exist: the experiment has no verdict yet")
-    print("\n".join(summarise_verdict(read_json(arguments.verdict), str(arguments.verdict.parents[1]))))
+    verdict: Verdict = read_json(arguments.verdict, Verdict.__required_keys__)
+    print("\n".join(summarise_verdict(verdict, str(arguments.verdict.parents[1]))))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         work=work,
     )
     inputs = [*files.inputs, arguments.adapter, arguments.control]
-    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, described(device))
+    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, described(device), files.by_products)
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ from typing import cast
 
 from safetensors import safe_open
 
+from latentwire.artefacts import read_json
 from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
-from latentwire.files import read_json
+from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
-from latentwire.results import AnswerCounts, DataOrigin, ModelOrigin, Verdict
+from latentwire.results import AnswerCounts, Ceiling, DataOrigin, ModelOrigin, Verdict
 
 WARNED_SHARE = 0.01
 
@@ -35,7 +36,7 @@ def validate(
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
-    ceiling = read_json(paths.ceiling)
+    ceiling: Ceiling = read_json(paths.ceiling, Ceiling.__required_keys__)
     vocab_size, width, number_bits = _table_shape(paths.table)
     entries = [
         dimension_verdict(
@@ -99,7 +100,7 @@ def _answer_warnings(counts: AnswerCounts) -> list[str]:
 
 def _table_shape(path: str) -> tuple[int, int, int]:
     """Rows, columns and bits per number of the embedding table, from its header."""
-    with safe_open(path, framework="np") as stored:
+    with reading(path), safe_open(path, framework="np") as stored:
         part = stored.get_slice("table_VD")
         rows, columns = part.get_shape()
         return rows, columns, int("".join(filter(str.isdigit, part.get_dtype())))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.artefacts import read_json
 from latentwire.decisions.evidence import read_dimension
 from latentwire.evaluation.paired import DETECTABLE
 from latentwire.evaluation.statistics import holm, p_value
-from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.results import Divergence, IntervalRecord, Verdict
 
@@ -68,7 +68,7 @@ def frontier(root: Path) -> Frontier:
         root: the experiment's folder of results.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict)
+    verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
     points: dict[str, Point] = {}
     p_values: dict[str, float] = {}
     errors = []

@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from latentwire.artefacts import read_json, read_parquet, read_tsv
 from latentwire.decisions.evidence import read_dimension
-from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
@@ -27,8 +27,8 @@ def render_report(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict)
-    prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
+    verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
+    prompts = read_parquet(paths.data("final"), columns=["id", "source", "answers"])
     figures, tables = {}, {}
     for entry in verdict["entries"]:
         results = read_dimension(paths, entry["k"], entry["seeds"])
@@ -38,7 +38,7 @@ def render_report(root: Path) -> str:
             "criteria": criteria_table(entry),
             "examples": _examples(prompts, results.arms, entry["chosen"]),
         }
-    spectrum = pd.read_csv(paths.spectrum, sep="\t")
+    spectrum = read_tsv(paths.spectrum)
     return _template().render(
         verdict=verdict,
         model=model_name(verdict).replace("`", ""),
@@ -79,7 +79,7 @@ def _times(root: Path) -> Table:
     """Time and memory of every job, from Snakemake's benchmark files."""
     rows = []
     for path in sorted((root / "benchmarks").rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t")
+        table = read_tsv(path)
         job = str(path.relative_to(root / "benchmarks").with_suffix(""))
         rows.append((job, str(round(float(table["s"].iloc[-1]), 1)), str(table["max_rss"].iloc[-1])))
     heads = ("job", "seconds", "peak memory, MB")
