@@ -259,7 +259,8 @@ def runs_phase2(k):
     try:
         return phase2_wanted(checkpoints.decide_gate.get(k=k).output.decision)
     except InputError as error:
-        raise WorkflowError(str(error)) from None
+        logger.error(str(error))
+        sys.exit(1)  # an exception would be shown with the way through the rules, as if it were a mistake of theirs
 
 
 def stages_of(k):
