@@ -127,14 +127,16 @@ def difference(path: Path, written: Written, *, most: int | None = None) -> str 
     return None
 
 
-# What this process has read: digests of files, and which of them a file was made from.
+# What this program has read: digests of recorded files, with how they were found, and which of them a file was made from.
 _digests: dict[Path, str] = {}
+_found: dict[Path, tuple[int, int, int]] = {}
 _made_from: dict[Path, tuple[str, Path]] = {}
 
 
 def forget() -> None:
     """Begin a program: what an earlier one in this process has read is nothing to it."""
     _digests.clear()
+    _found.clear()
     _made_from.clear()
 
 
@@ -154,6 +156,10 @@ def check(path: str | Path) -> None:
         raise InputError(f"{path} is a folder where a file should be: remove it, then {remake(path)}")
     if not path.exists():
         raise InputError(f"{path} does not exist; of an experiment, it is made by: {remake(path)}")
+    state = path.stat()
+    found_as = (state.st_ino, state.st_size, state.st_mtime_ns)
+    if _found.get(_place(path)) == found_as:  # a table is read more than once, and a large one takes seconds
+        return
     if (record := record_of(path)) is None:
         return
     written = record.outputs.get(path.name)
@@ -163,6 +169,13 @@ def check(path: str | Path) -> None:
         said = f"{found}: it is not what {record.program} wrote ({record.path.name})"
         raise InputError(str(Fault(path, said, remake(path))))
     _check_versions(path, written.sha256, record)
+    _found[_place(path)] = found_as
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file, checked as by :func:`check`."""
+    check(path)
+    return _digests.get(_place(path)) or sha256_of(path)
 
 
 def _check_versions(path: Path, sha256: str, record: Record) -> None:

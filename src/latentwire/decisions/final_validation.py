@@ -38,18 +38,21 @@ def validate(
     record_read(paths.final_reads, configuration)
     ceiling: Ceiling = read_json(paths.ceiling, Ceiling.__required_keys__)
     vocab_size, width, number_bits = _table_shape(paths.table)
+    # All of it before the first interval: a file that is not what was written should not be found after minutes.
+    found = {k: (read_dimension(paths, k, seeds[k]), explained_variance(paths.spectrum, k)) for k in compress_dims}
+    model, data = _origin(paths)
+    warnings = read_json(paths.manifest)["warnings"]
     entries = [
         dimension_verdict(
-            read_dimension(paths, k, seeds[k]),
+            results,
             ceiling=ceiling,
-            variance=explained_variance(paths.spectrum, k),
+            variance=variance,
             bits_per_token=bits(k, width, vocab_size, number_bits),
             settings=settings,
         )
-        for k in compress_dims
+        for k, (results, variance) in found.items()
     ]
     correct_exploratory(entries)
-    model, data = _origin(paths)
     return {
         "experiment": settings.experiment,
         "model": model,
@@ -62,7 +65,7 @@ def validate(
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
         "outcome": entries[0]["outcome"],
         "wording": entries[0]["wording"],
-        "warnings": [*read_json(paths.manifest)["warnings"], *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
+        "warnings": [*warnings, *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
         "ceiling": ceiling,
         "entries": entries,
     }

@@ -29,16 +29,17 @@ def render_report(root: Path) -> str:
     paths = Layout(str(root))
     verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
     prompts = read_parquet(paths.data("final"), columns=["id", "source", "answers"])
+    spectrum, splits = read_tsv(paths.spectrum), splits_table(read_json(paths.manifest))
+    versions = Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items()))
+    read = [(entry, read_dimension(paths, entry["k"], entry["seeds"])) for entry in verdict["entries"]]
     figures, tables = {}, {}
-    for entry in verdict["entries"]:
-        results = read_dimension(paths, entry["k"], entry["seeds"])
+    for entry, results in read:
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
         tables[entry["k"]] = {
             "arms": scores_table(entry),
             "criteria": criteria_table(entry),
             "examples": _examples(prompts, results.arms, entry["chosen"]),
         }
-    spectrum = read_tsv(paths.spectrum)
     return _template().render(
         verdict=verdict,
         model=model_name(verdict).replace("`", ""),
@@ -47,8 +48,8 @@ def render_report(root: Path) -> str:
         figures=figures,
         tables=tables,
         spectrum=spectrum_figure(spectrum, [entry["k"] for entry in verdict["entries"]]),
-        splits=splits_table(read_json(paths.manifest)),
-        versions=Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items())),
+        splits=splits,
+        versions=versions,
         times=_times(root),
         percent=percent,
     )
