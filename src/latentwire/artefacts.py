@@ -22,7 +22,7 @@ def read_json(path: str | Path, keys: frozenset[str] = frozenset()) -> Any:
 
     Args:
         path: of the file.
-        keys: that it must have as an object, such as the ``__required_keys__`` of a type in ``results``.
+        keys: that it must have as an object, such as those that a type in :mod:`~latentwire.results` requires.
 
     Raises:
         InputError: it is not what was written, can't be read, or is no such object.

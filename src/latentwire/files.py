@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentwire.errors import InputError
+from latentwire.errors import UnwritableError
 
 # No write takes so long: an older temporary file was left by a writer that was killed.
 ABANDONED_SECONDS = 86400.0
@@ -31,7 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         The temporary path, in the same folder and with the same suffix.
 
     Raises:
-        InputError: it can't be written: a full disk, a folder in its place, no permission.
+        UnwritableError: a full disk, a folder in its place, no permission.
     """
     path, temporary = Path(path), None
     try:
@@ -51,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # The class of safetensors by its name: this module is imported by what never writes a tensor.
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
-        raise InputError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from error
+        raise UnwritableError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

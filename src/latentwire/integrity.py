@@ -127,7 +127,7 @@ def difference(path: Path, written: Written, *, most: int | None = None) -> str 
     return None
 
 
-# What this program has read: digests of recorded files, with how they were found, and which of them a file was made from.
+# What this program has read: digests of recorded files, how they were found, and which of them a file was made from.
 _digests: dict[Path, str] = {}
 _found: dict[Path, tuple[int, int, int]] = {}
 _made_from: dict[Path, tuple[str, Path]] = {}

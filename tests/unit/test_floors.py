@@ -10,7 +10,19 @@ from latentwire.fingerprint import ROOT
 # From the ground up. What is on one floor may import its own floor and those below.
 FLOORS = (
     ("errors", "files", "settings", "arms_table", "layout", "commands", "fingerprint", "configuration", "results"),
-    ("provenance", "hub", "device", "resuming", "progress", "cli", "lm", "table", "embeddings"),
+    (
+        "provenance",
+        "integrity",
+        "artefacts",
+        "hub",
+        "device",
+        "resuming",
+        "progress",
+        "cli",
+        "lm",
+        "table",
+        "embeddings",
+    ),
     ("data",),
     ("compression",),
     ("adapter",),

@@ -19,11 +19,11 @@ def main() -> None:
     from latentwire.artefacts import read_json
     from latentwire.errors import InputError
     from latentwire.report.summary import summarise_verdict
-    from latentwire.results import Verdict
+    from latentwire.results import VERDICT_KEYS, Verdict
 
-    if not arguments.verdict.is_file():
+    if not arguments.verdict.exists():
         raise InputError(f"{arguments.verdict} does not exist: the experiment has no verdict yet")
-    verdict: Verdict = read_json(arguments.verdict, Verdict.__required_keys__)
+    verdict: Verdict = read_json(arguments.verdict, VERDICT_KEYS)
     print("\n".join(summarise_verdict(verdict, str(arguments.verdict.parents[1]))))
 
 

@@ -19,7 +19,7 @@ from latentwire.evaluation.scores import read_scores, require_arms
 from latentwire.files import tensor_bytes
 from latentwire.integrity import reading
 from latentwire.layout import Layout
-from latentwire.results import Evidence, Rate, TrainingSummary
+from latentwire.results import Evidence, Rate, TrainingSummary, required_keys
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
     folders = {arm: [Path(paths.training(k, seed, arm)) for seed in seeds] for arm in trained}
     return DimensionResults(
         k=k,
-        gate=read_json(paths.gate(k, "evidence"), Evidence.__required_keys__),
+        gate=read_json(paths.gate(k, "evidence"), required_keys(Evidence)),
         run_phase2=run_phase2,
         arms=arms,
         reconstruction=_reconstruction([[paths.reconstruction(k, seed, stage) for seed in seeds] for stage in stages]),

@@ -13,7 +13,7 @@ from latentwire.decisions.verdict import VerdictSettings, bits, correct_explorat
 from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
-from latentwire.results import AnswerCounts, Ceiling, DataOrigin, ModelOrigin, Verdict
+from latentwire.results import AnswerCounts, Ceiling, DataOrigin, ModelOrigin, Verdict, required_keys
 
 WARNED_SHARE = 0.01
 
@@ -36,7 +36,7 @@ def validate(
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
-    ceiling: Ceiling = read_json(paths.ceiling, Ceiling.__required_keys__)
+    ceiling: Ceiling = read_json(paths.ceiling, required_keys(Ceiling))
     vocab_size, width, number_bits = _table_shape(paths.table)
     # All of it before the first interval: a file that is not what was written should not be found after minutes.
     found = {k: (read_dimension(paths, k, seeds[k]), explained_variance(paths.spectrum, k)) for k in compress_dims}

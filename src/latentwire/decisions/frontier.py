@@ -17,7 +17,7 @@ from latentwire.decisions.evidence import read_dimension
 from latentwire.evaluation.paired import DETECTABLE
 from latentwire.evaluation.statistics import holm, p_value
 from latentwire.layout import Layout
-from latentwire.results import Divergence, IntervalRecord, Verdict
+from latentwire.results import VERDICT_KEYS, Divergence, IntervalRecord, Verdict
 
 KEPT = 0.99
 LEVEL = 0.025
@@ -68,7 +68,7 @@ def frontier(root: Path) -> Frontier:
         root: the experiment's folder of results.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     points: dict[str, Point] = {}
     p_values: dict[str, float] = {}
     errors = []

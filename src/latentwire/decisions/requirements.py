@@ -10,7 +10,7 @@ from pathlib import Path
 from latentwire.artefacts import read_json
 from latentwire.errors import InputError
 from latentwire.integrity import remake
-from latentwire.results import Ceiling
+from latentwire.results import Ceiling, required_keys
 
 
 def require_ceiling(path: str | Path) -> Ceiling:
@@ -19,7 +19,7 @@ def require_ceiling(path: str | Path) -> Ceiling:
     Raises:
         InputError: it failed and is not overridden.
     """
-    found: Ceiling = read_json(path, Ceiling.__required_keys__)
+    found: Ceiling = read_json(path, required_keys(Ceiling))
     if not found["passed"] and not found["override"]:
         value = found["arms"]["text"]["f1"]["estimate"]
         raise InputError(

@@ -9,7 +9,7 @@ from latentwire.artefacts import read_json, read_parquet
 from latentwire.decisions.evidence import read_dimension
 from latentwire.layout import Layout
 from latentwire.report.verdict_text import divergence_table, f1_table, percent, predictive_lines, reconstruction_table
-from latentwire.results import DimensionVerdict, Verdict
+from latentwire.results import VERDICT_KEYS, DimensionVerdict, Verdict
 
 EXAMPLES = 6
 # The context around a question is left out of an example.
@@ -23,7 +23,7 @@ def findings(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     first = verdict["entries"][0]
     text = first["arms"]["text"]["f1"]
     lines = [

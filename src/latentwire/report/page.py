@@ -15,7 +15,7 @@ from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
 from latentwire.report.verdict_text import data_name, model_name, percent
-from latentwire.results import Verdict
+from latentwire.results import VERDICT_KEYS, Verdict
 
 EXAMPLES = 8
 
@@ -27,7 +27,7 @@ def render_report(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict, Verdict.__required_keys__)
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     prompts = read_parquet(paths.data("final"), columns=["id", "source", "answers"])
     spectrum, splits = read_tsv(paths.spectrum), splits_table(read_json(paths.manifest))
     versions = Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items()))
