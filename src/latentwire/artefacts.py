@@ -30,8 +30,8 @@ def read_json(path: str | Path, keys: frozenset[str] = frozenset()) -> Any:
     with reading(path):
         value = files.read_json(path)
     if keys and (not isinstance(value, dict) or not keys <= value.keys()):
-        lacks = ", ".join(sorted(keys - value.keys())) if isinstance(value, dict) else "an object"
-        raise InputError(f"{path} is of another kind: there is no {lacks} in it. It is made again by: {remake(path)}")
+        lacks = f"lacks {', '.join(sorted(keys - value.keys()))}" if isinstance(value, dict) else "is no object"
+        raise InputError(f"{path} is of another kind: it {lacks}. It is made again by: {remake(path)}")
     return value
 
 

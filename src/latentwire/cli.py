@@ -206,7 +206,7 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
     except MemoryError as error:
-        _end(f"out of memory: {error or 'an allocation failed'}. {NEED_LESS}")
+        _end(f"out of memory: {str(error) or 'an allocation failed'}. {NEED_LESS}")
     except RuntimeError as error:
         said = str(error).strip().splitlines()[0] if str(error).strip() else ""
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in said:  # torch's, on a CPU

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from workspace import RESULTS, Ended, Workspace, rerecord
 
@@ -219,7 +221,7 @@ def test_a_foreign_decision_does_not_end_the_plan_with_a_traceback(changed: Work
     decision.write_text('{"passed": true}')
     rerecord(decision)
     output = changed.fail("-n")
-    assert f"{GATE}/decision.json is of another kind: there is no run_phase2 in it" in output
+    assert f"{GATE}/decision.json is of another kind: it lacks run_phase2" in output
     assert "Traceback" not in output and "InputFunctionException" not in output
 
 
@@ -263,6 +265,60 @@ def test_verify_names_what_was_moved_and_what_was_made_from_another_version(
     assert f"older: {PCA} was made from another version of {COUNTS}" in ended.output
     emptied(provenance_path(Path(TABLE)))
     assert f"{TABLE}.provenance.json is not the record that was written" in program(*verify).output
+
+
+def halved(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores.iloc[::2]
+
+
+def of_other_questions(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores.assign(id="x" + scores["id"])
+
+
+def with_first(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(scores: pd.DataFrame) -> pd.DataFrame:
+        scores = scores.astype({"arm": object})
+        scores.loc[scores.index[0], column] = value
+        return scores
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["check_ceiling.py", "gate.py", "final_validation.py"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (halved, r"has \d+ scores \(\d+ questions, \d+ of them of the split\) for the \d+ questions of the split"),
+        (of_other_questions, r"questions, 0 of them of the split\) for the \d+ questions"),
+        (with_first("f1", 20.0), r"the f1 of arm '[\w:]+' on question '\S+' is 20\.0, not a number from 0 to 1"),
+        (with_first("em", float("nan")), r"the em of arm '[\w:]+' on question '\S+' is nan, not a number from 0 to 1"),
+        (with_first("f1", float("inf")), r"the f1 of arm '[\w:]+' on question '\S+' is inf, not a number from 0 to 1"),
+        (with_first("arm", None), "1 scores have no arm"),
+        (
+            lambda scores: scores[scores["arm"] != "text"].assign(arm="mean").drop_duplicates("id"),
+            "has no scores of arm",
+        ),
+        (lambda scores: scores.drop(columns="f1"), "holds no scores: there is no column 'f1'"),
+    ],
+)
+def test_scores_that_are_not_the_splits_decide_nothing(
+    spoilt: Workspace,
+    run: Callable[[str], Ended],
+    name: str,
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    said: str,
+):
+    """They have a record, as a program with a mistake would write it."""
+    file = next(Path(own) for own in PROGRAMS[name][1] if own.endswith("scores.parquet"))
+    kept = {path: path.read_bytes() for path in Path(RESULTS).rglob("*.provenance.json")} | {file: file.read_bytes()}
+    change(pd.read_parquet(file)).to_parquet(file, index=False)
+    rerecord(file.absolute())
+    ended = run(name)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert ended.code == 1 and "Traceback" not in ended.error
+    last = ended.error.splitlines()[-1]
+    assert re.search(said, last) and str(file) in last
 
 
 def test_a_file_of_the_users_own_needs_no_record(run: Callable[[str], Ended], tmp_path: Path, program):
