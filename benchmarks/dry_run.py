@@ -9,6 +9,7 @@ the decisions (all of them for Phase 2), so that the second plans what follows t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from pathlib import Path
 import _machine
 import numpy as np
 import yaml
+
+from latentwire.provenance import SUFFIX
 
 BEHIND_THE_GATES = re.compile(r"/final/|/verdict/|report\.html|final_reads")
 
@@ -61,7 +64,10 @@ def make_planned_files(folder: Path, output: str) -> None:
             if not BEHIND_THE_GATES.search(name):
                 path = folder / name.removesuffix(" (update)")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(decision if path.name == "decision.json" else "{}")
+                made = path.name.removesuffix(SUFFIX)
+                content = decision if made == "decision.json" else "{}"
+                record = {"artefact": hashlib.sha256(content.encode()).hexdigest(), "inputs": {}}
+                path.write_text(content if made == path.name else json.dumps(record))
     # One time for all, so that nothing is newer than what is made from it.
     now = time.time()
     for path in (folder / "results").rglob("*"):

@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from latentwire.arms_table import ARMS, EVALUATIONS, TRAINED, Variant, arm_row
-from latentwire.commands import typed
+from latentwire.commands import COMMAND_VARIABLE, typed, with_overrides
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
+from latentwire.decisions.requirements import phase2_wanted
+from latentwire.errors import InputError
 from latentwire.fingerprint import ROOT as PACKAGE
 from latentwire.fingerprint import fingerprint
+from latentwire.integrity import SMALL_BYTES, faults
 from latentwire.layout import Layout
 
 ROOT = Path(workflow.basedir)
@@ -37,6 +41,12 @@ COMMAND = " ".join(
     [typed("snakemake"), "--profile", "slurm" if ON_GPUS else "profiles/local"]
     + ([] if ON_GPUS and not OVERLAYS else ["--configfile", *map(shlex.quote, OVERLAYS or ["config.yaml"])])
 )
+# Its programs say by which command a file that was spoilt is made again.
+os.environ[COMMAND_VARIABLE] = with_overrides(COMMAND, json.loads(OVERRIDES))
+# A dry run compares sizes and times alone: Snakemake has nothing to do for a file that was emptied and kept its time.
+if workflow.is_main_process:
+    for fault in faults(PATHS.root, most=SMALL_BYTES)[0]:
+        logger.warning(str(fault))
 OWN_CODECS = {name: Path(file) for name, file in config["codecs"].items()}
 CODEC_FILES = ("codes.safetensors", "decoder.safetensors", "config.json")
 
@@ -252,8 +262,11 @@ def final_read_flags(wildcards):
 
 def runs_phase2(k):
     """Whether the gate of ``k`` sends the experiment to Phase 2; asks the checkpoint, never whether a file exists."""
-    decision = Path(checkpoints.decide_gate.get(k=k).output.decision)
-    return json.loads(decision.read_text())["run_phase2"]
+    try:
+        return phase2_wanted(checkpoints.decide_gate.get(k=k).output.decision)
+    except InputError as error:
+        logger.error(str(error))
+        sys.exit(1)  # an exception would be shown with the way through the rules, as if it were a mistake of theirs
 
 
 def stages_of(k):

@@ -12,8 +12,10 @@ localrules:
 checkpoint check_ceiling:
     input:
         scores=PATHS.scores("ceiling"),
+        prompts=PATHS.data("gate"),
     output:
-        PATHS.ceiling,
+        findings=PATHS.ceiling,
+        provenance=provenance(PATHS.ceiling),
     log:
         log_of(PATHS.ceiling),
     threads: 1
@@ -24,8 +26,8 @@ checkpoint check_ceiling:
         bootstrap=bootstrap_flags(),
         code=code("check_ceiling.py"),
     shell:
-        "exec {PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} {params.flags} {params.bootstrap}"
-        " --output {output} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/check_ceiling.py --scores {input.scores} --prompts {input.prompts} {params.flags}"
+        " {params.bootstrap} --output {output.findings} > {log} 2>&1"
 
 
 # Refuses here, before any training waits for its node and is tried again. A checkpoint for the reason above.
@@ -33,7 +35,8 @@ checkpoint require_ceiling:
     input:
         ceiling=PATHS.ceiling,
     output:
-        PATHS.training_allowed,
+        allowed=PATHS.training_allowed,
+        provenance=provenance(PATHS.training_allowed),
     log:
         log_of(PATHS.training_allowed),
     retries: 0
@@ -43,7 +46,7 @@ checkpoint require_ceiling:
     params:
         code=code("require_ceiling.py"),
     shell:
-        "exec {PYTHON} {SCRIPTS}/require_ceiling.py --ceiling {input.ceiling} --output {output} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/require_ceiling.py --ceiling {input.ceiling} --output {output.allowed} > {log} 2>&1"
 
 
 checkpoint decide_gate:
@@ -51,9 +54,11 @@ checkpoint decide_gate:
         ceiling=PATHS.ceiling,
         text=PATHS.scores("ceiling"),
         phase1=PATHS.scores("phase1"),
+        prompts=PATHS.data("gate"),
     output:
         decision=PATHS.gate("{k}", "decision"),
         evidence=PATHS.gate("{k}", "evidence"),
+        provenance=provenance(PATHS.gate("{k}", "decision")),
     log:
         log_of(PATHS.gate("{k}", "decision")),
     threads: 1
@@ -67,7 +72,7 @@ checkpoint decide_gate:
         code=code("gate.py"),
     shell:
         "exec {PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --text {input.text} --phase1 {input.phase1}"
-        " --compress_dim {wildcards.k} {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
+        " --prompts {input.prompts} --compress_dim {wildcards.k} {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
 
 
 rule final_validation:
@@ -80,12 +85,14 @@ rule final_validation:
         spectrum=PATHS.spectrum,
         table=PATHS.table,
         scores=PATHS.scores("final"),
+        prompts=PATHS.data("final"),
         # What they store is their rate.
         codecs=lambda w: codec_inputs(variants_of("final")),
         reconstruction=per_stage(PATHS.reconstruction),
     output:
         verdict=PATHS.verdict,
         text=PATHS.verdict.replace(".json", ".md"),
+        provenance=provenance(PATHS.verdict),
     log:
         log_of(PATHS.verdict),
     threads: 1
@@ -113,7 +120,8 @@ rule report:
     input:
         verdict=PATHS.verdict,
     output:
-        PATHS.report,
+        page=PATHS.report,
+        provenance=provenance(PATHS.report),
     log:
         log_of(PATHS.report),
     threads: 1
@@ -124,4 +132,4 @@ rule report:
         code=code("report.py", "latentwire.arms_table"),
         template=content_identity(PACKAGE / "report" / "page.html.jinja"),
     shell:
-        "exec {PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/report.py --root {params.root} --output {output.page} > {log} 2>&1"

@@ -17,6 +17,7 @@ from torch import nn
 
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.files import atomic_path
+from latentwire.integrity import reading
 
 
 class Adapter(nn.Module):
@@ -95,7 +96,8 @@ class Adapter(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
         """A saved adapter."""
-        return cls.from_state(load_file(path))
+        with reading(path):
+            return cls.from_state(load_file(path))
 
     @classmethod
     def from_state(cls, state: Mapping[str, torch.Tensor]) -> Adapter:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from latentwire import integrity
 from latentwire.arms_table import Variant
 from latentwire.errors import InputError
 from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
@@ -209,20 +210,32 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "transformers", "datasets", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    integrity.forget()
     try:
         main()
     except (InputError, FloatingPointError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
     except Stopped as stopped:
         print(f"{Path(sys.argv[0]).name}: stopped: {stopped}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+    except MemoryError as error:
+        _end(f"out of memory: {str(error) or 'an allocation failed'}. {NEED_LESS}")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported late
+        said = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in said:  # torch's, on a CPU
             raise
-        print(
-            f"{Path(sys.argv[0]).name}: error: {str(error).splitlines()[0]} What was finished is kept, and "
-            "the next run continues: with phase2.activation_checkpointing, or on a GPU with more memory",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _end(f"{said} {NEED_LESS}")
+
+
+NEED_LESS = (
+    "What was finished is kept, and the next run continues: with phase2.activation_checkpointing or a smaller "
+    "evaluate.batch_size, or on a machine or a GPU with more memory"
+)
+
+
+def _end(message: str) -> NoReturn:
+    """End the program with an error of one line."""
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)

@@ -5,9 +5,15 @@ Standard library only: the Snakefile imports this.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+# How the experiment under way was started, which the Snakefile tells its programs.
+COMMAND_VARIABLE = "LATENTWIRE_COMMAND"
 
 
 def typed(program: str) -> str:
@@ -23,3 +29,15 @@ def typed(program: str) -> str:
         if place.is_relative_to(here):
             return shlex.quote(str(place.relative_to(here)))
     return shlex.quote(str(beside))
+
+
+def with_overrides(command: str, overrides: dict[str, Any]) -> str:
+    """A Snakemake command with its ``--config``."""
+    given = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in overrides.items()]
+    return f"{command} --config {shlex.join(given)}" if given else command
+
+
+def experiment_command() -> str:
+    """How the experiment under way was started; of a program that was started by hand, that of ``config.yaml``."""
+    by_hand = f"{typed('snakemake')} --profile profiles/local --configfile config.yaml"
+    return os.environ.get(COMMAND_VARIABLE, by_hand)

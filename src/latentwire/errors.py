@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class InputError(ValueError):
     """Input that can't be used: a configuration, a data set, a model, or an earlier stage's result."""
+
+
+class UnwritableError(InputError, OSError):
+    """A file that can't be written: the disk is full, a folder is in its place, or its folder is another user's."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from latentwire.errors import UnwritableError
+
+# No write takes so long: an older temporary file was left by a writer that was killed.
+ABANDONED_SECONDS = 86400.0
 
 
 @contextmanager
@@ -21,20 +29,58 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Yields:
         The temporary path, in the same folder and with the same suffix.
+
+    Raises:
+        UnwritableError: a full disk, a folder in its place, no permission.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        # Whose it is, so that the next writer can tell whether it still lives.
+        prefix = f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as error:
+        # The class of safetensors by its name: this module is imported by what never writes a tensor.
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise UnwritableError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of this path's writers that were killed."""
+    for other in path.parent.glob(f".{_escaped(path.name)}.*"):
+        named = re.fullmatch(r"(.*)-(\d+)\.[^.]+", other.name.removeprefix(f".{path.name}.").removesuffix(path.suffix))
+        try:
+            dead = named is not None and named[1] == socket.gethostname() and not _lives(int(named[2]))
+            if dead or time.time() > other.stat().st_mtime + ABANDONED_SECONDS:
+                other.unlink(missing_ok=True)
+        except OSError:  # another writer was faster
+            continue
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
 
 
 def _umask() -> int:

@@ -29,6 +29,7 @@ LEFT_OUT = {
     "decisions.final_reads.record_read": "evaluate.py",  # a note for the verdict: nothing of it comes back
     "fingerprint": "*",  # it and Work name the folder of unfinished work: under another name that starts anew
     "resuming.work": "*",
+    "integrity": "*",  # it refuses a file, or changes nothing of what is read
     "layout": "*",  # where files are: their paths are inputs, outputs and parameters of rules
     "hub.unavailable": "*",  # words of an error that ends the program
     "provenance.write_provenance": "*.py",  # beside a finished result; an entry where a later stage reads it

@@ -6,13 +6,18 @@ import argparse
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from latentwire.files import read_json, sha256_of, write_json
+from latentwire.files import hash_of, read_json, sha256_of, write_json
+
+SUFFIX = ".provenance.json"
+# The field with the digest of a record's other fields.
+DIGEST = "digest"
 
 # In a model directory that this project made: the base, and the LoRA adapter merged into it.
 MODEL_CARD = "reader.json"
@@ -60,19 +65,24 @@ def code_commit(folder: Path = Path(__file__).parent) -> str | None:
 def provenance_path(artefact: str | Path) -> Path:
     """Where the provenance of an artefact is: beside it, ``<name>.provenance.json``."""
     artefact = Path(artefact)
-    return artefact.with_name(f"{artefact.name}.provenance.json")
+    return artefact.with_name(f"{artefact.name}{SUFFIX}")
 
 
 def write_provenance(
-    artefact: str | Path, arguments: argparse.Namespace, inputs: Iterable[str | Path | None], device: str = "cpu"
+    artefact: str | Path,
+    arguments: argparse.Namespace,
+    inputs: Mapping[str, str] | Iterable[str | Path | None],
+    device: str = "cpu",
+    by_products: Iterable[str | Path] = (),
 ) -> None:
-    """Write the provenance of ``artefact``.
+    """Write the provenance of ``artefact``, by which it and its by-products are checked when they are read.
 
     Args:
         artefact: the file that was made.
         arguments: of the program that made it; paths of outputs and state are part of them.
-        inputs: files it was made from; their hashes are recorded.
+        inputs: files it was made from, or their hashes by their paths; the hashes are recorded.
         device: where it was computed.
+        by_products: other files that the program wrote, in the same folder.
     """
     settings: dict[str, Any] = {
         name: [str(item) for item in value] if isinstance(value, list) else value if _plain(value) else str(value)
@@ -80,15 +90,19 @@ def write_provenance(
         if name != "runtime"  # another attempt's
     }
     files = [Path(path) for path in inputs if path is not None and Path(path).is_file()]
-    record = {
+    artefact = Path(artefact)
+    outputs = [artefact, *map(Path, by_products)]
+    record: dict[str, Any] = {
+        "program": Path(sys.argv[0]).name,
         "settings": settings,
-        "inputs": {str(path): sha256_of(path) for path in files},
+        "inputs": dict(inputs) if isinstance(inputs, Mapping) else {str(path): sha256_of(path) for path in files},
         "model": _model_card(getattr(arguments, "model", None), files),
-        "artefact": sha256_of(artefact),
+        "folder": str(artefact.parent),
+        "outputs": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in outputs},
         "device": device,
         "versions": library_versions(),
     }
-    write_json(provenance_path(artefact), record)
+    write_json(provenance_path(artefact), record | {DIGEST: hash_of(record)})
 
 
 def _model_card(model: str | None, inputs: Iterable[Path]) -> dict[str, Any] | None:

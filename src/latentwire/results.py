@@ -5,10 +5,16 @@ Fractions, not percent; intervals are :class:`~latentwire.evaluation.statistics.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
 
 Reading = Literal["validated", "partial", "failing"]
 Outcome = Literal["validated_phase1", "validated_phase2", "partial", "failed", "void"]
+
+
+def required_keys(kind: type) -> frozenset[str]:
+    """What an object of one of these types has at least: ``__required_keys__`` does not know postponed annotations."""
+    hints = get_type_hints(kind, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if get_origin(hint) is not NotRequired)
 
 
 class IntervalRecord(TypedDict):
@@ -332,6 +338,10 @@ class DataOrigin(TypedDict):
     train_file: str | None
     dev_file: str | None
     revision: str | None
+
+
+# By which a verdict is known, also one that was written before it said more.
+VERDICT_KEYS = frozenset({"experiment", "entries"})
 
 
 class Verdict(TypedDict):

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from latentwire.files import atomic_path
+from latentwire.integrity import reading
 
 
 def save_table(path: str | Path, table_VD: torch.Tensor) -> None:
@@ -19,5 +20,5 @@ def save_table(path: str | Path, table_VD: torch.Tensor) -> None:
 
 def load_table(path: str | Path) -> torch.Tensor:
     """The embedding table written by :func:`save_table`."""
-    with safe_open(path, framework="pt") as stored:
+    with reading(path), safe_open(path, framework="pt") as stored:
         return stored.get_tensor("table_VD")

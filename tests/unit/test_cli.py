@@ -33,6 +33,26 @@ def test_memory_that_is_full_names_the_settings_that_need_less(capsys):
     assert "Tried 2 GiB. What was finished is kept" in said and "phase2.activation_checkpointing" in said
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "results/a"), "results/a: No such file or directory"),
+        (IsADirectoryError(21, "Is a directory", "results/a"), "results/a: Is a directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            MemoryError("Unable to allocate 2 GiB"),
+            "out of memory: Unable to allocate 2 GiB. What was finished is kept",
+        ),
+        (MemoryError(), "out of memory: an allocation failed"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "DefaultCPUAllocator"),
+        (InputError("two\nlines"), "error: two lines"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, words, capsys):
+    status, said = ended_by(error, capsys)
+    assert status == 1 and words in said and said.count("\n") == 1
+
+
 def test_another_runtime_error_keeps_its_traceback():
     def main() -> None:
         raise RuntimeError("a mistake of ours")

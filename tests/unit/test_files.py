@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentwire.errors import InputError
 from latentwire.files import (
     atomic_path,
     hash_of,
@@ -53,6 +56,42 @@ def test_a_broken_block_leaves_the_old_content_and_no_partial_file(tmp_path, err
         raise error
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    target, (read_end, write_end) = tmp_path / "a.txt", os.pipe()
+    if (child := os.fork()) == 0:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            os.write(write_end, b".")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.read(read_end, 1)
+    os.waitpid(child, 0)
+    ancient = tmp_path / ".a.txt.elsewhere-1.abcdefgh.txt"
+    for name in (ancient.name, ".a.txt.elsewhere-1.recent00.txt", ".b.txt.elsewhere-1.abcdefgh.txt"):
+        (tmp_path / name).write_text("half")
+    os.utime(ancient, (0, 0))
+    assert len(os.listdir(tmp_path)) == 4
+    with atomic_path(target) as living:  # of this process, which is alive
+        write_text(target, "new")
+        assert living.exists()
+        living.write_text("newest")
+    assert target.read_text() == "newest"
+    # What another machine's writer left this day may be of one that lives.
+    left = {".a.txt.elsewhere-1.recent00.txt", ".b.txt.elsewhere-1.abcdefgh.txt"}
+    assert set(os.listdir(tmp_path)) == {"a.txt"} | left
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="folder can't be written: Is a directory"):
+        write_text(tmp_path / "folder", "text")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/a can't be written: (Not a directory|File exists)"):
+        write_text(tmp_path / "file/a", "text")
+    if Path("/dev/full").exists():
+        with pytest.raises(InputError, match="b can't be written: No space left"), atomic_path(tmp_path / "b"):
+            Path("/dev/full").write_text("text")
 
 
 def test_the_file_is_readable_by_whom_the_umask_allows(tmp_path):

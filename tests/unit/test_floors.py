@@ -12,6 +12,8 @@ FLOORS = (
     ("errors", "files", "settings", "arms_table", "layout", "commands", "fingerprint", "configuration", "results"),
     (
         "provenance",
+        "integrity",
+        "artefacts",
         "hub",
         "device",
         "processes",

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from latentwire.files import read_json, write_json
+from latentwire.files import read_json, sha256_of, write_json
+from latentwire.integrity import read_record
 from latentwire.provenance import MODEL_CARD, code_commit, provenance_path, utc_day, write_provenance
 
 
@@ -60,6 +61,18 @@ def test_every_record_names_what_the_model_was_made_from(tmp_path):
     write_provenance(tmp_path / "other", Namespace(model="owner/on-the-hub"), [])
     found = {name: read_json(provenance_path(tmp_path / name))["model"] for name in ("table", "adapter", "other")}
     assert found == {"table": card, "adapter": card, "other": None}
+
+
+def test_a_record_names_the_program_and_every_file_that_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/fit_pca.py"])
+    for name in ("pca", "spectrum", "table"):
+        (tmp_path / name).write_text(name)
+    read = {str(tmp_path / "table"): "0" * 64}
+    write_provenance(tmp_path / "pca", Namespace(), read, by_products=[tmp_path / "spectrum"])
+    record = read_record(provenance_path(tmp_path / "pca"))
+    assert (record.program, record.folder, record.inputs) == ("fit_pca.py", tmp_path, read)
+    sizes = {name: (own.size, own.sha256) for name, own in record.outputs.items()}
+    assert sizes == {name: (len(name), sha256_of(tmp_path / name)) for name in ("pca", "spectrum")}
 
 
 def test_the_day_is_utc_and_can_be_given(monkeypatch):

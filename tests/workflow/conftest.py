@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import runpy
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
-from workspace import DIMS, EXPERIMENT, RESULTS, Workspace, new_workspace, write_f1, write_reader
+from workspace import DIMS, EXPERIMENT, RESULTS, SCRIPTS, Ended, Workspace, new_workspace, write_f1, write_reader
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +57,29 @@ def scored(tmp_path_factory: pytest.TempPathFactory, finished: Workspace) -> Wor
         for folder in ("phase2", "control"):
             shutil.rmtree(workspace / f"{RESULTS}/k{k}/seed0/{folder}")
     return workspace
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """Runs a program of the workflow in this process, which has loaded the slow libraries already."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    levels = {name: logging.getLogger(name).level for name in list(logging.Logger.manager.loggerDict)}
+
+    def run(name: str, *arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 GATES = {

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,46 +16,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from workspace import RESULTS, ROOT, Workspace
+from workspace import RESULTS, SCRIPTS, Ended, Workspace
 
 from latentwire.commands import typed
 from latentwire.data.corpus import generate_corpus
 
 pytestmark = pytest.mark.workflow
-
-SCRIPTS = ROOT / "workflow/scripts"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended."""
-
-    code: int
-    output: str
-    error: str
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
-    """Runs a program of the workflow in this process, which has loaded the slow libraries already."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    levels = {name: logging.getLogger(name).level for name in list(logging.Logger.manager.loggerDict)}
-
-    def run(name: str, *arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    yield run
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from workspace import DIMS, RESULTS, ROOT, Workspace, environment
+from workspace import DIMS, RESULTS, ROOT, Workspace, environment, rerecord
 
 from latentwire.files import read_json
 from latentwire.progress import finished_jobs, progress, stage_of
@@ -42,6 +42,7 @@ def test_failures_are_those_that_the_text_answers_and_the_chosen_arm_does_not(ch
     scores["em"] = 0.0
     scores.loc[(scores["arm"] == "text") & (scores["id"] == scores["id"].iloc[0]), "em"] = 1.0
     scores.to_parquet(path, index=False)
+    rerecord(path)
     text = printed(changed)
     assert "1 questions that `text` answers exactly and `phase2` does not" in text
 

@@ -20,9 +20,13 @@ import torch
 import yaml
 from transformers import PreTrainedTokenizerFast
 
+from latentwire.files import hash_of, read_json, sha256_of, write_json
+from latentwire.integrity import record_of
+from latentwire.provenance import DIGEST, SUFFIX
 from latentwire.readers.small import ReaderSettings, build_reader
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "workflow/scripts"
 SOURCES = ("Snakefile", "rules", "workflow", "config", "config.yaml", "profiles", "slurm", "src")
 NAME = "tiny"
 RESULTS = f"results/{NAME}"
@@ -92,6 +96,28 @@ def write_f1(file: Path, means: dict[str, float], k: int | None = None) -> None:
         own = scores.index[(scores["arm"] == arm) & (k is None or scores["k"].eq(k))]
         scores.loc[own, "f1"] = [float(number < round(mean * len(own))) for number in range(len(own))]
     scores.to_parquet(file, index=False)
+    rerecord(file)
+
+
+def rerecord(file: Path) -> None:
+    """Let every record say that a file's producer wrote what a test has written, and that others were made from it."""
+    own, new = record_of(file), sha256_of(file)
+    old = own.outputs[file.name].sha256
+    for path in next(folder for folder in file.parents if folder.name == NAME).rglob(f"*{SUFFIX}"):
+        record = {name: value for name, value in read_json(path).items() if name != DIGEST}
+        record["inputs"] = {name: new if sha256 == old else sha256 for name, sha256 in record["inputs"].items()}
+        if path == own.path:
+            record["outputs"][file.name] = {"bytes": file.stat().st_size, "sha256": new}
+        write_json(path, record | {DIGEST: hash_of(record)})
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    output: str
+    error: str
 
 
 @dataclass(frozen=True)

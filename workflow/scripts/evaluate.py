@@ -108,7 +108,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     with atomic_path(arguments.divergence) as temporary:
         table.to_parquet(temporary, index=False)
     write_jsonl(arguments.output, records)
-    write_provenance(arguments.output, arguments, inputs_used, described(device))
+    write_provenance(arguments.output, arguments, inputs_used, described(device), by_products=[arguments.divergence])
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ def main() -> None:
     from latentwire.decisions.final_validation import validate
     from latentwire.decisions.verdict import VerdictSettings
     from latentwire.files import write_json, write_text
+    from latentwire.integrity import files_read
+    from latentwire.provenance import write_provenance
     from latentwire.report.verdict_text import render_verdict
 
     settings = VerdictSettings(
@@ -58,6 +60,7 @@ def main() -> None:
     )
     write_text(arguments.output.with_suffix(".md"), render_verdict(verdict))
     write_json(arguments.output, verdict)
+    write_provenance(arguments.output, arguments, files_read(), by_products=[arguments.output.with_suffix(".md")])
 
 
 if __name__ == "__main__":

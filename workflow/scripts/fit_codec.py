@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
     from latentwire.codecs.base import NotApplicable
-    from latentwire.codecs.files import decline
+    from latentwire.codecs.files import CODES_FILE, DECODER_FILE, decline
     from latentwire.codecs.fitting import fit_codec
     from latentwire.compression.counts import load_counts
     from latentwire.provenance import write_provenance
@@ -51,7 +51,8 @@ def main() -> None:
         rate = f"{codec.bits_per_parameter:.3f} bits per table parameter, {codec.stored_bytes / 1e6:.2f} MB"
         logging.info("%s: %s", arguments.codec, rate)
     inputs = [arguments.table, arguments.counts, arguments.compressor, arguments.file]
-    write_provenance(arguments.output / "config.json", arguments, inputs)
+    stored = [arguments.output / name for name in (CODES_FILE, DECODER_FILE)]
+    write_provenance(arguments.output / "config.json", arguments, inputs, by_products=stored)
 
 
 if __name__ == "__main__":

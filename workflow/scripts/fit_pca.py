@@ -42,7 +42,8 @@ def main() -> None:
     compressor.save(arguments.output)
     if arguments.spectrum is not None:
         write_text(arguments.spectrum, compressor.spectrum_table())
-    write_provenance(arguments.output, arguments, [arguments.table, arguments.counts])
+    spectrum = [path for path in (arguments.spectrum,) if path is not None]
+    write_provenance(arguments.output, arguments, [arguments.table, arguments.counts], by_products=spectrum)
 
 
 if __name__ == "__main__":

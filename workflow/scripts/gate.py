@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ceiling", type=Path, required=True, help="the ceiling check's findings")
     parser.add_argument("--text", type=Path, required=True, help="scores of the ceiling's arms on gate")
     parser.add_argument("--phase1", type=Path, required=True, help="scores of Phase 1 on gate")
+    parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split gate")
     parser.add_argument("--compress_dim", type=int, required=True, help="code dimension that is decided on")
     cli.add_settings(parser, Gate, "threshold", "failing", "force_phase2")
     cli.add_bootstrap_arguments(parser)
@@ -24,14 +25,18 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    import pandas as pd
-
+    from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.gate import decide_gate
     from latentwire.decisions.requirements import require_ceiling
+    from latentwire.evaluation.scores import read_scores, require_arms
     from latentwire.files import write_json
+    from latentwire.provenance import write_provenance
 
-    text, phase1 = pd.read_parquet(arguments.text), pd.read_parquet(arguments.phase1)
-    own = phase1[phase1["k"] == arguments.compress_dim]
+    ids = list(read_prompts(arguments.prompts, ["id"])["id"])
+    text, phase1 = read_scores(arguments.text, ids), read_scores(arguments.phase1, ids)
+    require_arms(text, arguments.text, {"text": None})
+    require_arms(phase1, arguments.phase1, {"phase1": arguments.compress_dim})
+    own = phase1[(phase1["arm"] == "phase1") & (phase1["k"] == arguments.compress_dim)]
     decision, evidence = decide_gate(
         require_ceiling(arguments.ceiling),
         text[text["arm"] == "text"].reset_index(drop=True),
@@ -44,6 +49,8 @@ def main() -> None:
     )
     write_json(arguments.evidence, evidence)
     write_json(arguments.decision, decision)
+    inputs = [arguments.ceiling, arguments.text, arguments.phase1, arguments.prompts]
+    write_provenance(arguments.decision, arguments, inputs, by_products=[arguments.evidence])
 
 
 if __name__ == "__main__":

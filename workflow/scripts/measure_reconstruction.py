@@ -34,7 +34,7 @@ def main() -> None:
         sums.to_parquet(temporary, index=False)
     write_json(arguments.output.with_suffix(".json"), summary)
     files = [arguments.prompts, arguments.table, arguments.counts, *(file for *_, own in found for file in own)]
-    write_provenance(arguments.output, arguments, files)
+    write_provenance(arguments.output, arguments, files, by_products=[arguments.output.with_suffix(".json")])
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ def main() -> None:
     renderer = PromptRenderer(tokenizer, arguments.prompt_style, arguments.system_prompt, arguments.template_arguments)
     manifest = prepare(settings, renderer, arguments.output)
     write_json(arguments.output / "manifest.json", manifest)
-    write_provenance(arguments.output / "manifest.json", arguments, [arguments.train_file, arguments.dev_file])
+    write_provenance(
+        arguments.output / "manifest.json",
+        arguments,
+        [arguments.train_file, arguments.dev_file],
+        by_products=sorted(arguments.output.glob("[!.]*.parquet")),
+    )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     from latentwire.files import write_text
+    from latentwire.integrity import files_read
+    from latentwire.provenance import write_provenance
     from latentwire.report.page import render_report
 
     write_text(arguments.output, render_report(arguments.root))
+    write_provenance(arguments.output, arguments, files_read())
 
 
 if __name__ == "__main__":

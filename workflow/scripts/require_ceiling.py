@@ -19,9 +19,11 @@ def main() -> None:
     arguments = parse_arguments()
     from latentwire.decisions.requirements import require_ceiling
     from latentwire.files import write_json
+    from latentwire.provenance import write_provenance
 
     require_ceiling(arguments.ceiling)
     write_json(arguments.output, {"train": True})
+    write_provenance(arguments.output, arguments, [arguments.ceiling])
 
 
 if __name__ == "__main__":

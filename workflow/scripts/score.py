@@ -24,20 +24,21 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
+    from latentwire.artefacts import read_jsonl, read_parquet
     from latentwire.data.prompts_table import read_prompts
     from latentwire.evaluation.scores import score_predictions
-    from latentwire.files import atomic_path, read_jsonl
+    from latentwire.files import atomic_path
     from latentwire.provenance import write_provenance
 
     records = [record for path in arguments.predictions for record in read_jsonl(path)]
     prompts = read_prompts(arguments.prompts)
     scored = score_predictions(records, prompts, arguments.batch_size, arguments.identity_samples)
-    divergence = pd.concat([pd.read_parquet(path) for path in arguments.divergence], ignore_index=True)
+    divergence = pd.concat([read_parquet(path) for path in arguments.divergence], ignore_index=True)
     for path, table in ((arguments.output, scored), (arguments.output_divergence, divergence)):
         with atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)
     inputs = [*arguments.predictions, *arguments.divergence, arguments.prompts]
-    write_provenance(arguments.output, arguments, inputs)
+    write_provenance(arguments.output, arguments, inputs, by_products=[arguments.output_divergence])
 
 
 if __name__ == "__main__":

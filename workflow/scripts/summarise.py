@@ -16,13 +16,15 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from latentwire.artefacts import read_json
     from latentwire.errors import InputError
-    from latentwire.files import read_json
     from latentwire.report.summary import summarise_verdict
+    from latentwire.results import VERDICT_KEYS, Verdict
 
-    if not arguments.verdict.is_file():
+    if not arguments.verdict.exists():
         raise InputError(f"{arguments.verdict} does not exist: the experiment has no verdict yet")
-    print("\n".join(summarise_verdict(read_json(arguments.verdict), str(arguments.verdict.parents[1]))))
+    verdict: Verdict = read_json(arguments.verdict, VERDICT_KEYS)
+    print("\n".join(summarise_verdict(verdict, str(arguments.verdict.parents[1]))))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         hidden=arguments.hidden,
         work=work,
     )
-    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, described(device))
+    write_provenance(
+        arguments.output / "adapter.safetensors", arguments, files.inputs, described(device), files.by_products
+    )
     report_f1(model, files, max_new_tokens=arguments.max_new_tokens, device=device, work=work)
 
 

@@ -37,7 +37,9 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         hidden=arguments.hidden,
         work=work,
     )
-    write_provenance(arguments.output / "adapter.safetensors", arguments, files.inputs, described(device))
+    write_provenance(
+        arguments.output / "adapter.safetensors", arguments, files.inputs, described(device), files.by_products
+    )
 
 
 def main() -> None:

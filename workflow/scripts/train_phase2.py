@@ -62,7 +62,7 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
         work=work,
     )
     inputs = [*files.inputs, arguments.adapter, arguments.control]
-    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, described(device))
+    write_provenance(arguments.output / "adapter.safetensors", arguments, inputs, described(device), files.by_products)
 
 
 def main() -> None:

@@ -41,9 +41,26 @@ def rebuilt_rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tens
 
     Raises:
         KeyError: there is no such arm.
+        FloatingPointError: a row is not finite; names the arm and the token.
     """
     if not arm_row(arm).rebuilds:
         return None
+    rows_UD = _rows(arm, inputs, ids_U)
+    require_finite(arm, ids_U, rows_UD)
+    return rows_UD
+
+
+def require_finite(arm: str, ids_U: torch.Tensor, rows_UD: torch.Tensor) -> None:
+    """Refuse rebuilt rows of which one is not finite, by the arm and the token."""
+    if not (finite_U := rows_UD.isfinite().all(dim=1)).all():
+        bad = int(ids_U[~finite_U][0])
+        raise FloatingPointError(
+            f"arm {arm}: the rebuilt embedding of token {bad} is not finite in {str(rows_UD.dtype).split('.')[1]} "
+            f"({int((~finite_U).sum())} of {len(ids_U)} tokens): look at its codec"
+        )
+
+
+def _rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     if arm == "identity":
         return inputs.table_VD[ids_U]
     if arm == "mean":

@@ -12,6 +12,7 @@ from latentwire.codecs.families import load_codec
 from latentwire.codecs.files import codec_files
 from latentwire.codecs.own import own_families
 from latentwire.compression.counts import load_counts
+from latentwire.integrity import check
 from latentwire.layout import Layout
 from latentwire.table import load_table
 
@@ -30,12 +31,16 @@ def arm_inputs(
     """
     table_VD, counts_V = load_table(table), load_counts(counts)["pca"]
     families = [family for file in own_codecs for family in own_families(file)]
-    for variant in variants:
-        folder = Layout(root).codec(variant)
+    folders = [(variant, Layout(root).codec(variant)) for variant in variants]
+    # All of them before the first is used: a spoilt one should not be found after hours of the others.
+    codecs = {folder: codec_files(folder) for _, folder in folders if folder is not None}
+    for file in dict.fromkeys(file for own in codecs.values() for file in own):
+        check(file)
+    for variant, folder in folders:
         if folder is None:
             yield variant, ArmInputs(table_VD, counts_V), []
             continue
-        files = codec_files(folder)
+        files = codecs[folder]
         try:
             yield variant, ArmInputs(table_VD, counts_V, load_codec(folder, families)), files
         except NotApplicable as reason:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from safetensors.torch import load_file
 
-from latentwire.codecs.files import CODES_FILE, DECODER_FILE, describe, read_config, save_tensors
+from latentwire.codecs.files import CODES_FILE, DECODER_FILE, describe, read_config, read_tensors, save_tensors
 
 
 class NotApplicable(ValueError):
@@ -96,5 +95,5 @@ class Codec(ABC):
             raise NotApplicable(config["reason"])
         if config["family"] != cls.family:
             raise ValueError(f"{folder} holds a codec of the family {config['family']!r}, not {cls.family!r}")
-        codes, decoder = (load_file(folder / config[part]) for part in ("codes", "decoder"))
+        codes, decoder = (read_tensors(folder, config[part]) for part in ("codes", "decoder"))
         return cls(codes, decoder, (config["rows"], config["width"]))

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from latentwire.files import atomic_path, read_json, write_json
+from latentwire.artefacts import read_json
+from latentwire.files import atomic_path, write_json
+from latentwire.integrity import reading
 
 CODES_FILE, DECODER_FILE, ADAPTER_FILE = "codes.safetensors", "decoder.safetensors", "adapter.safetensors"
 
@@ -23,6 +25,13 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors, atomically."""
     with atomic_path(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file that a codec's ``config.json`` names, from the codec's folder."""
+    path = os.path.normpath(folder / name)
+    with reading(path):
+        return load_file(path)
 
 
 def describe(
@@ -56,7 +65,7 @@ def decline(folder: str | Path, reason: str) -> None:
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The ``config.json`` of a codec; its family is None if :func:`decline` wrote it."""
-    config: dict[str, Any] = read_json(Path(folder) / "config.json")
+    config: dict[str, Any] = read_json(Path(folder) / "config.json", frozenset({"family"}))
     return config
 
 
@@ -69,5 +78,5 @@ def codec_files(folder: str | Path) -> list[Path]:
 
 def load_codes(path: str | Path) -> torch.Tensor:
     """``codes_VK`` of a linear codec's file."""
-    with safe_open(path, framework="pt") as stored:
+    with reading(path), safe_open(path, framework="pt") as stored:
         return stored.get_tensor("codes_VK")

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from latentwire.compression.pca import fit_pca, weighted_moments
 from latentwire.files import atomic_path
+from latentwire.integrity import reading
 
 Method = Literal["pca", "random"]
 BLOCK_ROWS = 8192
@@ -155,7 +156,7 @@ class EmbeddingCompressor:
     @classmethod
     def load(cls, path: str | Path, output_dim: int | None = None) -> EmbeddingCompressor:
         """A saved compressor, cut to ``output_dim`` axes where that is given."""
-        with safe_open(path, framework="pt") as stored:
+        with reading(path), safe_open(path, framework="pt") as stored:
             facts = json.loads(stored.metadata()["compressor"])
             tensors = {name: stored.get_tensor(name) for name in _TENSORS}
         k, d = tensors["components_KD"].shape

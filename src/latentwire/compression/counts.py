@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
+from latentwire.integrity import reading
 
 CHUNK_TOKENS = 1 << 20
 # Rows whose sum stays in a core's cache.
@@ -109,7 +110,8 @@ def save_counts(path: str | Path, **counts_V: torch.Tensor) -> None:
 
 def load_counts(path: str | Path) -> dict[str, torch.Tensor]:
     """The named count vectors written by :func:`save_counts`."""
-    return load_file(path)
+    with reading(path):
+        return load_file(path)
 
 
 def pca_sample_size(samples: str | int, available: int) -> int:

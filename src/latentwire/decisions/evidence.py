@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import numpy as np
 import pandas as pd
 
 from latentwire.arms_table import TRAINED, Variant, arm_row
+from latentwire.artefacts import read_json, read_jsonl, read_parquet, read_tsv
+from latentwire.data.prompts_table import read_prompts
 from latentwire.decisions.gate import question_means
-from latentwire.files import read_json, read_jsonl, tensor_bytes
+from latentwire.decisions.requirements import phase2_wanted
+from latentwire.evaluation.scores import read_scores, require_arms
+from latentwire.files import tensor_bytes
+from latentwire.integrity import reading
 from latentwire.layout import Layout
-from latentwire.results import Evidence, Rate, TrainingSummary
+from latentwire.results import Evidence, Rate, TrainingSummary, required_keys
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,10 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
         k: the code dimension.
         seeds: training seeds.
     """
-    run_phase2 = bool(read_json(paths.gate(k, "decision"))["run_phase2"])
+    run_phase2 = phase2_wanted(paths.gate(k, "decision"))
     stages = ("phase1", "phase2") if run_phase2 else ("phase1",)
-    scores = pd.read_parquet(paths.scores("final"))
+    scores = read_scores(paths.scores("final"), read_prompts(paths.data("final"), ["id"])["id"])
+    require_arms(scores, paths.scores("final"), {"text": None, "phase1": k})
     at_k = scores[scores["k"].isna() | (scores["k"] == k)]
     arms = {
         str(arm): _arm_scores([table.reset_index(drop=True) for _, table in own.groupby("seed", dropna=False)])
@@ -77,14 +84,14 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
     folders = {arm: [Path(paths.training(k, seed, arm)) for seed in seeds] for arm in trained}
     return DimensionResults(
         k=k,
-        gate=read_json(paths.gate(k, "evidence")),
+        gate=read_json(paths.gate(k, "evidence"), required_keys(Evidence)),
         run_phase2=run_phase2,
         arms=arms,
         reconstruction=_reconstruction([[paths.reconstruction(k, seed, stage) for seed in seeds] for stage in stages]),
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
         seeds=seeds,
-        divergence=_divergence(pd.read_parquet(paths.divergence("final")), k),
+        divergence=_divergence(read_parquet(paths.divergence("final")), k),
         rates={
             arm: _rate(Path(str(paths.codec(Variant.of(arm, k, seeds[0])))))
             for arm in arms
@@ -106,8 +113,13 @@ def _divergence(table: pd.DataFrame, k: int) -> dict[tuple[str, str], pd.DataFra
 def _rate(folder: Path) -> Rate:
     """What a codec stores; codes that it shares count whole."""
     config = read_json(folder / "config.json")
-    stored = sum(tensor_bytes(folder / config[part]) for part in ("codes", "decoder"))
+    stored = sum(_stored_bytes(Path(os.path.normpath(folder / config[part]))) for part in ("codes", "decoder"))
     return {"bits_per_parameter": 8 * stored / (config["rows"] * config["width"]), "megabytes": stored / 1e6}
+
+
+def _stored_bytes(path: Path) -> int:
+    with reading(path):
+        return tensor_bytes(path)
 
 
 def _arm_scores(tables: list[pd.DataFrame]) -> ArmScores:
@@ -119,7 +131,7 @@ def _arm_scores(tables: list[pd.DataFrame]) -> ArmScores:
 def _reconstruction(stage_files: list[list[str]]) -> dict[tuple[str, str], pd.DataFrame]:
     found: dict[tuple[str, str], pd.DataFrame] = {}
     for files in stage_files:
-        tables = [pd.read_parquet(file) for file in files]
+        tables = [read_parquet(file) for file in files]
         for (arm, subset), first in tables[0].groupby(["arm", "subset"], sort=False):
             own = [t[(t["arm"] == arm) & (t["subset"] == subset)].reset_index(drop=True) for t in tables]
             numbers = first.select_dtypes("number").columns
@@ -132,5 +144,5 @@ def _reconstruction(stage_files: list[list[str]]) -> dict[tuple[str, str], pd.Da
 
 def explained_variance(spectrum: str | Path, k: int) -> float:
     """The share of the total variance that the first ``k`` components keep."""
-    table = pd.read_csv(spectrum, sep="\t")
+    table = read_tsv(spectrum)
     return float(table.loc[table["k"] == k, "explained_variance_ratio"].iloc[0])

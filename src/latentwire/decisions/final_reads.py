@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentwire.files import read_json, write_json
+from latentwire.artefacts import read_json
+from latentwire.files import write_json
 
 
 def record_read(folder: str | Path, configuration: str) -> None:
@@ -32,4 +33,4 @@ def recorded_configurations(folder: str | Path) -> list[str]:
 def is_confirmatory(folder: str | Path, configuration: str) -> bool:
     """Whether ``configuration`` was the first under which ``final`` was read."""
     path = Path(folder) / f"{configuration}.json"
-    return not path.exists() or not read_json(path)["earlier"]
+    return not path.exists() or not read_json(path, frozenset({"configuration", "earlier"}))["earlier"]

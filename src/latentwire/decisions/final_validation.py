@@ -6,14 +6,15 @@ from typing import cast
 
 from safetensors import safe_open
 
+from latentwire.artefacts import read_json
 from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 from latentwire.decisions.kept import kept
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
-from latentwire.files import read_json
+from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
-from latentwire.results import AnswerCounts, DataOrigin, ModelOrigin, Verdict
+from latentwire.results import AnswerCounts, Ceiling, DataOrigin, ModelOrigin, Verdict, required_keys
 
 WARNED_SHARE = 0.01
 
@@ -36,21 +37,24 @@ def validate(
     """
     paths = Layout(root)
     record_read(paths.final_reads, configuration)
-    ceiling = read_json(paths.ceiling)
+    ceiling: Ceiling = read_json(paths.ceiling, required_keys(Ceiling))
     vocab_size, width, number_bits = _table_shape(paths.table)
+    # All of it before the first interval: a file that is not what was written should not be found after minutes.
     dimensions = [read_dimension(paths, k, seeds[k]) for k in compress_dims]
+    variances = [explained_variance(paths.spectrum, k) for k in compress_dims]
+    model, data = _origin(paths)
+    warnings = read_json(paths.manifest)["warnings"]
     entries = [
         dimension_verdict(
             results,
             ceiling=ceiling,
-            variance=explained_variance(paths.spectrum, results.k),
+            variance=variance,
             bits_per_token=bits(results.k, width, vocab_size, number_bits),
             settings=settings,
         )
-        for results in dimensions
+        for results, variance in zip(dimensions, variances, strict=True)
     ]
     correct_exploratory(entries)
-    model, data = _origin(paths)
     return {
         "experiment": settings.experiment,
         "model": model,
@@ -63,7 +67,7 @@ def validate(
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
         "outcome": entries[0]["outcome"],
         "wording": entries[0]["wording"],
-        "warnings": [*read_json(paths.manifest)["warnings"], *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
+        "warnings": [*warnings, *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
         "ceiling": ceiling,
         "kept": kept(dimensions, **settings.bootstrap),
         "entries": entries,
@@ -102,7 +106,7 @@ def _answer_warnings(counts: AnswerCounts) -> list[str]:
 
 def _table_shape(path: str) -> tuple[int, int, int]:
     """Rows, columns and bits per number of the embedding table, from its header."""
-    with safe_open(path, framework="np") as stored:
+    with reading(path), safe_open(path, framework="np") as stored:
         part = stored.get_slice("table_VD")
         rows, columns = part.get_shape()
         return rows, columns, int("".join(filter(str.isdigit, part.get_dtype())))

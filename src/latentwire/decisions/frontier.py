@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.artefacts import read_json
 from latentwire.decisions.kept import codec_name
-from latentwire.files import read_json
 from latentwire.layout import Layout
-from latentwire.results import Divergence, IntervalRecord, Verdict
+from latentwire.results import VERDICT_KEYS, Divergence, IntervalRecord, Verdict
 
 
 class Point(TypedDict):
@@ -61,7 +61,7 @@ def frontier(root: Path) -> Frontier:
         root: the experiment's folder of results.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict)
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     kept = verdict["kept"][0]
     points: dict[str, Point] = {}
     for entry in verdict["entries"]:

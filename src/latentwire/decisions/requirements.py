@@ -6,13 +6,11 @@ Separate from the modules that decide, so that a change of scores or intervals d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from latentwire.artefacts import read_json
 from latentwire.errors import InputError
-from latentwire.files import read_json
-
-if TYPE_CHECKING:
-    from latentwire.results import Ceiling
+from latentwire.integrity import remake
+from latentwire.results import Ceiling, required_keys
 
 
 def require_ceiling(path: str | Path) -> Ceiling:
@@ -21,7 +19,7 @@ def require_ceiling(path: str | Path) -> Ceiling:
     Raises:
         InputError: it failed and is not overridden.
     """
-    found: Ceiling = read_json(path)
+    found: Ceiling = read_json(path, required_keys(Ceiling))
     if not found["passed"] and not found["override"]:
         value = found["arms"]["text"]["f1"]["estimate"]
         raise InputError(
@@ -33,13 +31,25 @@ def require_ceiling(path: str | Path) -> Ceiling:
     return found
 
 
+def phase2_wanted(decision: str | Path) -> bool:
+    """Whether the gate sends the experiment to Phase 2.
+
+    Raises:
+        InputError: the file is no decision, or not the one that was written.
+    """
+    found = read_json(decision, frozenset({"run_phase2"}))["run_phase2"]
+    if not isinstance(found, bool):
+        raise InputError(f"{decision}: run_phase2 is {found!r}, not true or false. Decide again: {remake(decision)}")
+    return found
+
+
 def require_phase2(decision: str | Path) -> None:
     """Refuse to train Phase 2 where the gate said not to.
 
     Raises:
         InputError: the decision is not to run Phase 2.
     """
-    if not read_json(decision)["run_phase2"]:
+    if not phase2_wanted(decision):
         raise InputError(
             f"the gate passed ({decision}): Phase 1 reached the threshold, so Phase 2 is not part of this experiment. "
             "To train it all the same, set gate.force_phase2 to true"

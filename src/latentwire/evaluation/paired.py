@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from latentwire.arms_table import Variant
+from latentwire.artefacts import read_parquet
 from latentwire.data.squad import read_squad_json
 from latentwire.errors import InputError
 from latentwire.evaluation.squad_metrics import exact_match, f1
@@ -108,10 +109,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 def _scored(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of this project's scores."""
-    try:
-        table = pd.read_parquet(path, columns=["id", "article", "arm", "k", "seed", "prediction", "answers"])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
+    table = read_parquet(path, ["id", "article", "arm", "k", "seed", "prediction", "answers"])
     table["answers"] = table["answers"].map(list)
     for row in table.astype({"k": object, "seed": object}).to_dict("records"):
         yield {str(name): None if value is pd.NA else value for name, value in row.items()}

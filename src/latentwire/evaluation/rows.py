@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentwire.arms import ArmInputs, rebuilt_rows
+from latentwire.arms import ArmInputs, rebuilt_rows, require_finite
 from latentwire.arms_table import arm_row
 from latentwire.evaluation.store import RowHashes
 
@@ -48,4 +48,7 @@ def split_rows_of(arm: str, inputs: ArmInputs, prompts: pd.DataFrame, dtype: tor
     # Every token type of the split, not only one shard's: a matrix product's rounding depends on its shape.
     ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
     rows_UD = rebuilt_rows(arm, inputs, ids_U)
-    return None if rows_UD is None else SplitRows(ids_U, rows_UD.to(dtype))
+    if rows_UD is None:
+        return None
+    require_finite(arm, ids_U, rows_UD := rows_UD.to(dtype))  # what fits into float32 may not fit into float16
+    return SplitRows(ids_U, rows_UD)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from latentwire.arms_table import Variant
+from latentwire.arms_table import ARMS, Variant, arm_row
+from latentwire.artefacts import read_parquet
 from latentwire.errors import InputError
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
+from latentwire.integrity import remake
 
 if TYPE_CHECKING:
     from latentwire.results import ArmF1, SubsetF1
@@ -77,6 +81,68 @@ def score_predictions(
         ]
         tables.append(scored)
     return pd.concat(tables, ignore_index=True)
+
+
+def read_scores(path: str | Path, ids: Iterable[str]) -> pd.DataFrame:
+    """The table that :func:`score_predictions` made of a split.
+
+    Args:
+        path: of the table.
+        ids: of the split's questions.
+
+    Raises:
+        InputError: it can't be read, or its rows are not scores of exactly these questions; names the arm.
+    """
+    scored = read_parquet(path)
+    if lacks := sorted({"id", "article", "arm", "k", "seed", "prediction", "f1", "em"} - {*scored.columns}):
+        raise InputError(f"{path} holds no scores: there is no column {lacks[0]!r}")
+    return checked_scores(scored, ids, str(path))
+
+
+def checked_scores(scored: pd.DataFrame, ids: Iterable[str], where: str) -> pd.DataFrame:
+    """Scores, if each arm has one finite score between 0 and 1 for every question of the split.
+
+    An arm that answers a sample (:attr:`~latentwire.arms_table.ArmRow.sampled`) has one for some of them.
+
+    Args:
+        scored: one row per question and variant.
+        ids: of the split's questions.
+        where: the rows are from, for the message.
+
+    Raises:
+        InputError: they are not; names the arm and what is wrong.
+    """
+    again = f"score the split again: {remake(where)}"
+    if scored["arm"].isna().any():
+        raise InputError(f"{where}: {int(scored['arm'].isna().sum())} scores have no arm; {again}")
+    asked = set(ids)
+    for key, own in scored.groupby(["arm", "k", "seed"], dropna=False, sort=False):
+        arm, k, seed = cast("tuple[str, Any, Any]", key)
+        variant = Variant(str(arm), None if pd.isna(k) else int(k), None if pd.isna(seed) else int(seed))
+        for name in ("f1", "em"):
+            if len(wrong := own[~own[name].astype(float).between(0, 1)]):
+                question, value = wrong["id"].iloc[0], wrong[name].iloc[0]
+                raise InputError(
+                    f"{where}: the {name} of arm '{variant}' on question {question!r} is {value}, not a number "
+                    f"from 0 to 1; {again}"
+                )
+        answered = set(own["id"])
+        whole = answered <= asked if arm in ARMS and arm_row(str(arm)).sampled else answered == asked
+        if len(answered) != len(own) or not whole:
+            raise InputError(
+                f"{where}: arm '{variant}' has {len(own)} scores ({len(answered)} questions, {len(answered & asked)} "
+                f"of them of the split) for the {len(asked)} questions of the split; {again}"
+            )
+    return scored
+
+
+def require_arms(scored: pd.DataFrame, where: str | Path, arms: Mapping[str, int | None]) -> None:
+    """Refuse scores that lack an arm at its code dimension; None for an arm that has none."""
+    for arm, k in arms.items():
+        own = scored[scored["arm"] == arm]
+        if not len(own if k is None else own[own["k"] == k]):
+            at = "" if k is None else f" at K = {k}"
+            raise InputError(f"{where} has no scores of arm '{arm}'{at}; evaluate it again: {remake(where)}")
 
 
 def summarise_arm(scored: pd.DataFrame, resamples: int, seed: int) -> ArmF1:

@@ -134,16 +134,17 @@ class AnswerStore:
         try:
             stored = read_json(path)
             kept: list[Any] = stored["kept"]
-            if stored["sha256"] != hash_of(kept) or len(kept) != count:
+            # A file that was written before entries had names has none.
+            if stored["sha256"] != hash_of(kept) or len(kept) != count or stored.get("name", name) != name:
                 raise ValueError("its content is not what was written")
             return kept
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning("answers in %s can't be read (%s); they are generated again", path, error)
             return None
 
     def write(self, name: str, values: list[Any]) -> None:
         """Keep one JSON value per prompt of a batch, atomically."""
-        text = json.dumps({"kept": values, "sha256": hash_of(values)}, ensure_ascii=False)
+        text = json.dumps({"kept": values, "name": name, "sha256": hash_of(values)}, ensure_ascii=False)
         write_text(self._path(name), text)
 
     def _path(self, name: str) -> Path:

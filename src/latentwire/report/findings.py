@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.artefacts import read_json, read_parquet
 from latentwire.decisions.evidence import read_dimension
-from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.report.verdict_text import divergence_table, f1_table, percent, predictive_lines, reconstruction_table
-from latentwire.results import DimensionVerdict, Verdict
+from latentwire.results import VERDICT_KEYS, DimensionVerdict, Verdict
 
 EXAMPLES = 6
 # The context around a question is left out of an example.
@@ -25,7 +23,7 @@ def findings(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict)
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     first = verdict["entries"][0]
     text = first["arms"]["text"]["f1"]
     lines = [
@@ -68,7 +66,7 @@ def _failures(paths: Layout, entry: DimensionVerdict) -> list[str]:
     arms = read_dimension(paths, entry["k"], entry["seeds"]).arms
     shown = [arm for arm in ordered_arms(arms) if arm == "text" or arm_row(arm).kind in ("codec", "bound")]
     by_id = {arm: arms[arm].rows.drop_duplicates("id").set_index("id") for arm in shown}
-    prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"]).set_index("id")
+    prompts = read_parquet(paths.data("final"), columns=["id", "source", "answers"]).set_index("id")
     lost = [
         name
         for name in prompts.index

@@ -8,14 +8,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from latentwire.artefacts import read_json, read_parquet, read_tsv
 from latentwire.decisions.evidence import read_dimension
-from latentwire.files import read_json
 from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
 from latentwire.report.verdict_text import data_name, kept_lines, model_name, percent
-from latentwire.results import Verdict
+from latentwire.results import VERDICT_KEYS, Verdict
 
 EXAMPLES = 8
 
@@ -27,18 +27,19 @@ def render_report(root: Path) -> str:
         root: the experiment's folder of results, with its verdict.
     """
     paths = Layout(str(root))
-    verdict: Verdict = read_json(paths.verdict)
-    prompts = pd.read_parquet(paths.data("final"), columns=["id", "source", "answers"])
+    verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
+    prompts = read_parquet(paths.data("final"), columns=["id", "source", "answers"])
+    spectrum, splits = read_tsv(paths.spectrum), splits_table(read_json(paths.manifest))
+    versions = Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items()))
+    read = [(entry, read_dimension(paths, entry["k"], entry["seeds"])) for entry in verdict["entries"]]
     figures, tables = {}, {}
-    for entry in verdict["entries"]:
-        results = read_dimension(paths, entry["k"], entry["seeds"])
+    for entry, results in read:
         figures[entry["k"]] = {"arms": arms_figure(entry), "curves": curves_figure(results.histories)}
         tables[entry["k"]] = {
             "arms": scores_table(entry),
             "criteria": criteria_table(entry),
             "examples": _examples(prompts, results.arms, entry["chosen"]),
         }
-    spectrum = pd.read_csv(paths.spectrum, sep="\t")
     return _template().render(
         verdict=verdict,
         model=model_name(verdict).replace("`", ""),
@@ -48,8 +49,8 @@ def render_report(root: Path) -> str:
         figures=figures,
         tables=tables,
         spectrum=spectrum_figure(spectrum, [entry["k"] for entry in verdict["entries"]]),
-        splits=splits_table(read_json(paths.manifest)),
-        versions=Table(("package", "version"), list(read_json(provenance_path(paths.manifest))["versions"].items())),
+        splits=splits,
+        versions=versions,
         times=_times(root),
         percent=percent,
     )
@@ -80,7 +81,7 @@ def _times(root: Path) -> Table:
     """Time and memory of every job, from Snakemake's benchmark files."""
     rows = []
     for path in sorted((root / "benchmarks").rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t")
+        table = read_tsv(path)
         job = str(path.relative_to(root / "benchmarks").with_suffix(""))
         rows.append((job, str(round(float(table["s"].iloc[-1]), 1)), str(table["max_rss"].iloc[-1])))
     heads = ("job", "seconds", "peak memory, MB")

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from latentwire.files import hash_of, sha256_of
+from latentwire.files import hash_of
+from latentwire.integrity import digest
 from latentwire.provenance import library_versions
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.resuming.stopping import StopRequest
@@ -61,7 +62,7 @@ class Work:
                 too, since sums depend on it.
         """
         where = [device, torch.get_num_threads() if device == "cpu" else None]
-        identity = [settings, [sha256_of(path) for path in inputs], code, where, library_versions()]
+        identity = [settings, [digest(path) for path in inputs], code, where, library_versions()]
         return Checkpoints(self.own(identity), self._stop, read_only=self._follows)
 
     def finish(self) -> None:

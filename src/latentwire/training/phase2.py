@@ -24,7 +24,7 @@ import torch
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
-from latentwire.files import read_json, write_json
+from latentwire.files import hash_of, read_json, write_json
 from latentwire.processes import Processes
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
@@ -186,11 +186,14 @@ def _kept_calibration(folder: Path, calibrate: Callable[[], Calibration]) -> Cal
     path = folder / "calibration.json"
     if path.exists():
         try:
-            return Calibration(**read_json(path))
-        except (OSError, ValueError, TypeError) as error:
+            kept = read_json(path)
+            if kept["sha256"] != hash_of(kept["calibration"]):
+                raise ValueError("its content is not what was written")
+            return Calibration(**kept["calibration"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("%s can't be read (%s); calibrating again", path, error)
     calibration = calibrate()
-    write_json(path, vars(calibration))
+    write_json(path, {"calibration": vars(calibration), "sha256": hash_of(vars(calibration))})
     return calibration
 
 

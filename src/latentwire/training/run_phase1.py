@@ -58,6 +58,11 @@ class TrainingFiles:
         return [self.train, self.held_out, self.table, self.compressor, self.codes]
 
     @property
+    def by_products(self) -> list[Path]:
+        """What a training writes besides the adapter."""
+        return [self.output / name for name in ("config.json", "diagnostics.jsonl", "summary.json")]
+
+    @property
     def codes(self) -> Path:
         """The file of the codes."""
         return self.codec / CODES_FILE

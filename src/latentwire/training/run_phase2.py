@@ -12,8 +12,9 @@ from latentwire.adapter import Adapter
 from latentwire.codecs.files import load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.device import described
-from latentwire.files import sha256_of, write_json
+from latentwire.files import write_json
 from latentwire.fingerprint import fingerprint
+from latentwire.integrity import digest
 from latentwire.processes import Processes
 from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
@@ -58,7 +59,7 @@ def run_phase2(
     own = {"seed": seed, "compress_dim": compress_dim}
     processes = processes or Processes()
     chosen = settings.model_dump() | own
-    determining = [chosen, sha256_of(phase1_adapter), *model_identity, processes.count]
+    determining = [chosen, digest(phase1_adapter), *model_identity, processes.count]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
     train, table_VD = sequences(files.train), load_table(files.table)

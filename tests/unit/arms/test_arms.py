@@ -99,6 +99,25 @@ def test_the_arms_that_read_token_ids_rebuild_nothing(inputs: Inputs):
         rebuilt_rows("tekst", inputs("text"), IDS)  # codespell:ignore tekst
 
 
+def test_rebuilt_rows_that_are_not_finite_are_refused(inputs: Inputs):
+    own = inputs("pca")
+    assert own.codec is not None
+    own.codec.codes["codes_VK"][42, 1] = torch.inf
+    said = "arm pca: the rebuilt embedding of token 42 is not finite in float32"
+    with pytest.raises(FloatingPointError, match=said):
+        rebuilt_rows("pca", own, IDS)
+    assert rebuilt_rows("pca", own, IDS[IDS != 42]) is not None
+
+
+def test_rows_that_do_not_fit_into_the_models_dtype_are_refused(inputs: Inputs):
+    own = inputs("identity")
+    own.table_VD[6] = 1e5  # float16 ends at 65,504
+    prompts = pd.DataFrame({"input_ids": [[3, 6], [9]]})
+    assert split_rows_of("identity", own, prompts, torch.bfloat16) is not None
+    with pytest.raises(FloatingPointError, match="arm identity: the rebuilt embedding of token 6 .* in float16"):
+        split_rows_of("identity", own, prompts, torch.float16)
+
+
 @pytest.mark.parametrize("arm", sorted(set(ARMS) - READ_IDS))
 def test_every_arm_is_position_wise_and_needs_no_gradient(inputs: Inputs, arm: str):
     """A token's row does not depend on which other tokens are rebuilt with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -167,6 +168,26 @@ def test_a_spoilt_file_is_noticed_and_made_again(evaluate: Evaluate, tmp_path: P
     assert asked == [BATCH] and again == first
     assert f"{path} can't be read" in caplog.text
     assert path.read_bytes() == content
+
+
+def test_answers_under_the_name_of_others_are_noticed(evaluate: Evaluate, tmp_path: Path, caplog):
+    first, _ = evaluate("text")
+    one, other, _ = sorted((tmp_path / "answers").rglob("*.json"))
+    contents = one.read_bytes(), other.read_bytes()
+    one.write_bytes(contents[1])
+    other.write_bytes(contents[0])
+    again, asked = evaluate("text")
+    assert asked == [BATCH, BATCH] and again == first
+    assert (one.read_bytes(), other.read_bytes()) == contents
+
+
+def test_answers_that_were_kept_before_files_had_names_are_read(evaluate: Evaluate, tmp_path: Path):
+    first, _ = evaluate("text")
+    for path in (tmp_path / "answers").rglob("*.json"):
+        content = json.loads(path.read_text())
+        del content["name"]
+        path.write_text(json.dumps(content))
+    assert evaluate("text") == (first, [])
 
 
 def test_a_stop_loses_the_batch_that_is_being_generated_at_most(evaluate: Evaluate):

@@ -410,14 +410,15 @@ def test_killed_and_started_again_it_gives_the_same_bits(train, tmp_path, monkey
     ).read_bytes()
 
 
-def test_a_damaged_calibration_is_made_again(train, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("damage", [lambda text: text[:40], lambda text: text.replace("1", "2"), lambda _: "[]"])
+def test_a_damaged_calibration_is_made_again(train, tmp_path, monkeypatch, caplog, damage):
     straight, history, summary = train(tmp_path / "straight")
     with monkeypatch.context() as patch:
         patch.setattr(phase2, "train_adapter", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "broken")
     kept = tmp_path / "broken/state/calibration.json"
-    kept.write_text(kept.read_text()[:40])
+    kept.write_text(damage(kept.read_text()))
     continued, continued_history, continued_summary = train(tmp_path / "broken")
     assert f"{kept} can't be read" in caplog.text
     assert (continued_history, continued_summary) == (history, summary)
