@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -218,6 +219,9 @@ def run(main: Callable[[], None]) -> None:
     except Stopped as stopped:
         print(f"{Path(sys.argv[0]).name}: stopped: {stopped}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
+    except KeyboardInterrupt:  # before or without work that keeps its state
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
     except MemoryError as error:

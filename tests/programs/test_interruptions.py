@@ -96,6 +96,16 @@ def uninterrupted(tmp_path_factory, inputs):
 PROGRAMS = ("phase 1", "phase 2", "reader", "evaluation")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_ctrl_c_and_a_closed_terminal_keep_the_state_and_end_in_a_line(tmp_path, inputs, uninterrupted, name):
+    script, arguments = command("phase 1", inputs)
+    assert run(script, arguments, tmp_path, Interruption(signal.Signals[name], after=3)) == EXIT_STOPPED
+    log = (tmp_path / "log").read_text()
+    assert f"stopped: received {name}; the state is kept" in log and "Traceback" not in log
+    assert run(script, arguments, tmp_path) == 0
+    assert contents(tmp_path / "output") == uninterrupted("phase 1")
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGKILL", -signal.SIGKILL), ("SIGTERM", EXIT_STOPPED)])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_interrupted_at_random_moments_it_ends_in_the_same_bytes(

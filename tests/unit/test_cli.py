@@ -71,3 +71,7 @@ def test_a_setting_that_is_an_object_is_json_on_the_command_line(capsys):
         with pytest.raises(SystemExit):
             parser.parse_args(["--template_arguments", wrong])
         assert "argument --template_arguments: " in capsys.readouterr().err
+
+
+def test_ctrl_c_without_a_state_to_keep_is_a_line(capsys):
+    assert ended_by(KeyboardInterrupt(), capsys) == (130, "pytest: interrupted\n")

@@ -1,8 +1,9 @@
 """Graceful shutdown: long loops poll a :class:`StopRequest` and save their state before the program exits.
 
-A run stops when it gets SIGTERM (a scheduler's time limit, preemption, a requeue), shortly before the time that it
-was given is over, and when another process has taken over its work: after a crash of what had started it, the same
-work may be started again while the first process still runs. Standard library only.
+A run stops when it gets SIGTERM (a scheduler's time limit, preemption, a requeue), SIGINT (Ctrl-C) or SIGHUP (a closed
+terminal), shortly before the time that it was given is over, and when another process has taken over its work: after a
+crash of what had started it, the same work may be started again while the first process still runs. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class StopRequest:
         if runtime is not None:
             self._deadline = clock() + 60 * runtime - min(MARGIN_SECONDS, MARGIN_SHARE * 60 * runtime)
         self._runtime = runtime
-        self._signalled = False
+        self._signalled: int | None = None
         self._owned: list[Path] = []
         self._name = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}\n"
         self._asked = -float("inf")
@@ -56,12 +57,16 @@ class StopRequest:
         self.agree: Callable[[int], int] = lambda wish: wish
 
     def listen(self) -> StopRequest:
-        """Take SIGTERM as a request to stop from now on, in place of a sudden end."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+        """Take signals as requests to stop from now on, in place of a sudden end; a second Ctrl-C is one."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells in the background ask for
+                signal.signal(number, self._on_signal)
         return self
 
-    def _on_signal(self, *_: object) -> None:
-        self._signalled = True
+    def _on_signal(self, number: int, _: object) -> None:
+        self._signalled = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     def take_over(self, folder: Path) -> None:
         """Own the work whose state is in ``folder``: a process that owned it until now stops without touching it.
@@ -91,8 +96,8 @@ class StopRequest:
             raise Stopped(f"{reason}; the state is kept; rerun the same command to resume")
 
     def _reason(self) -> str | None:
-        if self._signalled:
-            return "received SIGTERM"
+        if self._signalled is not None:
+            return f"received {signal.Signals(self._signalled).name}"
         if self._deadline is not None and self._clock() >= self._deadline:
             return f"the job's time limit of {self._runtime:g} minutes is close"
         return None

@@ -22,11 +22,15 @@ def clock():
     return Clock()
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @pytest.fixture(autouse=True)
 def _restored():
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stops(request):
@@ -46,12 +50,28 @@ def test_nothing_stops_a_run_that_nobody_told(clock):
     assert stops(request) is None
 
 
-def test_sigterm_is_a_request_and_not_the_end():
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_a_request_and_not_the_end(number):
     request = StopRequest().listen()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), number)
     reason, kept = stops(request)
     assert kept
-    assert reason == "received SIGTERM; the state is kept; rerun the same command to resume"
+    assert reason == f"received {number.name}; the state is kept; rerun the same command to resume"
+
+
+def test_a_second_ctrl_c_ends_the_program_at_once():
+    StopRequest().listen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_DFL
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+def test_what_nohup_ignores_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    request = StopRequest().listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stops(request) is None
 
 
 @pytest.mark.parametrize(("minutes", "stops_at"), [(360, 360 * 60 - MARGIN_SECONDS), (1, 45)])
