@@ -41,7 +41,7 @@ def estimate_of(interval: IntervalRecord) -> float:
 # ---- training: summary.json
 
 
-class CalibrationRecord(TypedDict):
+class Calibration(TypedDict):
     """Mean losses and norms of their gradients at the start; None where the control has no model to measure with."""
 
     reconstruction: float
@@ -90,7 +90,7 @@ class Phase1Summary(TrainingSummary):
 class Phase2Findings(TypedDict):
     """What Phase 2 measures beside its losses; the control has no prompt loss."""
 
-    calibration: CalibrationRecord
+    calibration: Calibration
     prompt_loss: NotRequired[PromptLoss]
 
 

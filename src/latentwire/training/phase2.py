@@ -14,9 +14,8 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ from latentwire.training.objectives import (
 from latentwire.training.packing import Layout, PromptBatch, block_mask, prompt_batch
 
 if TYPE_CHECKING:
-    from latentwire.results import CalibrationRecord, Phase2Findings
+    from latentwire.results import Calibration, Phase2Findings
 
 log = logging.getLogger(__name__)
 
@@ -136,21 +135,6 @@ def prompt_loss_by_mention(
     return {name: float(own_N.mean()) for name, own_N in groups.items() if len(own_N)}
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Mean losses over the calibration batches and the norms of their gradients at the start.
-
-    The control reads no language model, so its prompt loss is None.
-    """
-
-    reconstruction: float
-    prompt_loss: float | None
-    alpha: float
-    beta: float
-    gradient_norm_reconstruction: float
-    gradient_norm_prompt_loss: float | None
-
-
 def _in_parts(device: torch.device, processes: Processes) -> bool:
     """Whether the prompts of a step are read in parts, or by several processes: on the CPU one reads them at once."""
     return device.type == "cuda" or processes.count > 1
@@ -177,8 +161,15 @@ def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tenso
     (reconstruction, *prompt), (norm, *prompt_norm) = means, mean_norms
     alpha = 1 / reconstruction if settings.alpha == "auto" else settings.alpha
     beta = 1 / prompt[0] if settings.beta == "auto" else settings.beta
-    found = (prompt[0], prompt_norm[0]) if prompt else (None, None)
-    return Calibration(reconstruction, found[0], alpha, beta, norm, found[1])
+    prompt_loss, prompt_loss_norm = (prompt[0], prompt_norm[0]) if prompt else (None, None)
+    return {
+        "reconstruction": reconstruction,
+        "prompt_loss": prompt_loss,
+        "alpha": alpha,
+        "beta": beta,
+        "gradient_norm_reconstruction": norm,
+        "gradient_norm_prompt_loss": prompt_loss_norm,
+    }
 
 
 def _kept_calibration(folder: Path, calibrate: Callable[[], Calibration]) -> Calibration:
@@ -189,11 +180,12 @@ def _kept_calibration(folder: Path, calibrate: Callable[[], Calibration]) -> Cal
             kept = read_json(path)
             if kept["sha256"] != hash_of(kept["calibration"]):
                 raise ValueError("its content is not what was written")
-            return Calibration(**kept["calibration"])
+            found: Calibration = kept["calibration"]
+            return found
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("%s can't be read (%s); calibrating again", path, error)
     calibration = calibrate()
-    write_json(path, {"calibration": vars(calibration), "sha256": hash_of(vars(calibration))})
+    write_json(path, {"calibration": calibration, "sha256": hash_of(calibration)})
     return calibration
 
 
@@ -298,7 +290,7 @@ def train_phase2(
         return [reconstruction] if reader is None else [reconstruction, prompt_loss()]
 
     calibration = _kept_calibration(checkpoints.folder, lambda: _calibrate(adapter, losses_at, settings))
-    alpha, beta = calibration.alpha, calibration.beta
+    alpha, beta = calibration["alpha"], calibration["beta"]
 
     def loss_at(step: int) -> Losses:
         reconstruction, prompt_loss = rebuild(step)
@@ -333,7 +325,7 @@ def train_phase2(
         diagnostics=diagnostics,
         description="control" if reader is None else "phase 2",
     )
-    summary: Phase2Findings = {"calibration": cast("CalibrationRecord", vars(calibration))}
+    summary: Phase2Findings = {"calibration": calibration}
     if reader is not None:
         text = prompt_loss_by_mention(reader, measured, text_inputs)
         summary["prompt_loss"] = {
