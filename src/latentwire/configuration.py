@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentwire.abilities import refusals
 from latentwire.arms_table import ARMS
 from latentwire.settings import Configuration, Section, section_of, wanted
 
@@ -109,18 +110,29 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     named = model["path"].startswith((".", "/")) or ("/" in model["path"] and directory.parent.is_dir())
     if named and not directory.is_dir():
         yield f"model.path: the directory {model['path']!r} does not exist"
-    local = model_config(directory)
-    if local is not None:
-        width = local.get("hidden_size") or local.get("n_embd")
-        for k in config["compress_dims"]:
-            if width and k > width:
-                yield f"compress_dims: {k} is larger than the model's embedding dimension, {width}"
-        limit = declared_context(local)
-        if limit and data["max_prompt_tokens"] + config["evaluate"]["max_new_tokens"] > limit:
-            yield (
-                f"data.max_prompt_tokens: {data['max_prompt_tokens']} and evaluate.max_new_tokens "
-                f"{config['evaluate']['max_new_tokens']} do not fit into the model's context of {limit} tokens"
-            )
+    if directory.is_dir():
+        yield from _model_problems(config, directory)
+
+
+def _model_problems(config: Config, directory: Path) -> Iterator[str]:
+    """What a local model's configuration says against the experiment."""
+    data = config["data"]
+    try:
+        local = model_config(directory)
+    except (OSError, ValueError, RecursionError) as error:
+        yield f"model.path: {directory / 'config.json'} can't be read: {_shortened.repr(str(error))}"
+        return
+    yield from (f"model.path: {refused}" for refused in refusals(local))
+    width = next((own for name in ("hidden_size", "n_embd") if isinstance(own := local.get(name), int)), None)
+    for k in config["compress_dims"]:
+        if width and k > width:
+            yield f"compress_dims: {k} is larger than the model's embedding dimension, {width}"
+    limit = declared_context(local)
+    if limit and data["max_prompt_tokens"] + config["evaluate"]["max_new_tokens"] > limit:
+        yield (
+            f"data.max_prompt_tokens: {data['max_prompt_tokens']} and evaluate.max_new_tokens "
+            f"{config['evaluate']['max_new_tokens']} do not fit into the model's context of {limit} tokens"
+        )
 
 
 # How models' configurations call the longest sequence, with its answer.
@@ -136,10 +148,17 @@ def declared_context(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def model_config(directory: Path) -> dict[str, Any] | None:
-    """A local model's configuration, or None where the model is on the hub."""
-    path = directory / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def model_config(directory: Path) -> dict[str, Any]:
+    """A local model's configuration.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no JSON object.
+    """
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} instead of an object")
+    return content
 
 
 def checked(config: Config, root: Path) -> Config:

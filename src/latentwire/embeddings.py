@@ -7,19 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig
 
+from latentwire.abilities import table_parameter
 from latentwire.errors import InputError
 from latentwire.lm import fetch, load_config
-
-# Where architectures keep their input embeddings.
-TABLE_NAMES = (
-    "model.embed_tokens.weight",
-    "transformer.wte.weight",
-    "gpt_neox.embed_in.weight",
-    "model.decoder.embed_tokens.weight",
-    "wte.weight",
-    "embed_tokens.weight",
-)
 
 
 def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
@@ -32,21 +24,27 @@ def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
         revision: of the hub repository.
 
     Raises:
-        InputError: the model is out of reach, has no readable safetensors, or keeps its embeddings under an unknown
-            name.
+        InputError: the model is out of reach, can't serve (:mod:`latentwire.abilities`), has no readable safetensors,
+            or keeps its embeddings under an unknown name.
     """
-    load_config(model, revision)
-    name, path = _table_file(model, revision)
+    names = _names(load_config(model, revision))
+    name, path = _table_file(model, revision, names)
     try:
         with safe_open(path, framework="pt") as stored:
-            return stored.get_tensor(name or _table_name(list(stored.keys()), model))
+            return stored.get_tensor(name or _table_name(list(stored.keys()), model, names))
     except SafetensorError as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); is it a Git LFS pointer, or half a download?"
         ) from error
 
 
-def _table_file(model: str, revision: str | None) -> tuple[str | None, Path]:
+def _names(config: PretrainedConfig) -> list[str]:
+    """What checkpoints may call the table: its parameter, with and without the base model's prefix."""
+    own, prefix = table_parameter(config)
+    return list(dict.fromkeys((own, own.removeprefix(f"{prefix}."), f"{prefix}.{own}")))
+
+
+def _table_file(model: str, revision: str | None, names: list[str]) -> tuple[str | None, Path]:
     """The file that holds the table, and the table's name where an index tells it."""
     try:
         index = json.loads(fetch(model, "model.safetensors.index.json", revision).read_text(encoding="utf-8"))
@@ -54,7 +52,7 @@ def _table_file(model: str, revision: str | None) -> tuple[str | None, Path]:
         # Without a network, a cached model of one file can't be told from one whose index is out of reach.
         no_index = error
     else:
-        name = _table_name(list(index["weight_map"]), model)
+        name = _table_name(list(index["weight_map"]), model, names)
         try:
             return name, fetch(model, index["weight_map"][name], revision)
         except FileNotFoundError as error:
@@ -69,8 +67,8 @@ def _table_file(model: str, revision: str | None) -> tuple[str | None, Path]:
         raise InputError(f"{model!r} has no safetensors weights; pickled checkpoints are not loaded") from error
 
 
-def _table_name(names: list[str], model: str) -> str:
-    for candidate in TABLE_NAMES:
-        if candidate in names:
+def _table_name(stored: list[str], model: str, names: list[str]) -> str:
+    for candidate in names:
+        if candidate in stored:
             return candidate
-    raise InputError(f"{model!r}: no input embeddings under any of {', '.join(TABLE_NAMES)}")
+    raise InputError(f"{model!r}: no input embeddings under any of {', '.join(names)}")

@@ -10,12 +10,11 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from latentwire.abilities import refusals
 from latentwire.configuration import content_identity, declared_context
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
 
-# How configurations say that embeddings are multiplied after the look-up.
-RESCALING = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,7 +44,7 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
     """The model's configuration.
 
     Raises:
-        InputError: it is out of reach or unusable, or the model multiplies its embeddings after the look-up.
+        InputError: it is out of reach or unusable, or says that the model can't serve.
     """
     try:
         fetch(model, "config.json", revision)
@@ -55,16 +54,9 @@ def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     except Exception as error:  # wrong types in a configuration raise whatever they hit first
         raise unavailable("model", model, revision, error) from error
-    if "gemma" in config.model_type or any(_rescales(getattr(config, name, None)) for name in RESCALING):
-        raise InputError(
-            f"{model!r}: {config.model_type} rescales embeddings after the look-up, which is not supported"
-        )
+    if (refused := next(refusals(config.to_dict()), None)) is not None:
+        raise InputError(f"{model!r}: {refused}")
     return config
-
-
-def _rescales(setting: float | bool | None) -> bool:
-    """Whether this value of one of :data:`RESCALING` changes embeddings: a factor, or a switch."""
-    return setting is True or setting not in (None, False, 1)
 
 
 def model_identity(model: str, revision: str | None, dtype: str, device: torch.device) -> list[str | None]:

@@ -9,7 +9,18 @@ from latentwire.fingerprint import ROOT
 
 # From the ground up. What is on one floor may import its own floor and those below.
 FLOORS = (
-    ("errors", "files", "settings", "arms_table", "layout", "commands", "fingerprint", "configuration", "results"),
+    (
+        "errors",
+        "abilities",
+        "files",
+        "settings",
+        "arms_table",
+        "layout",
+        "commands",
+        "fingerprint",
+        "configuration",
+        "results",
+    ),
     (
         "provenance",
         "integrity",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from latentwire.abilities import refusals
 from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
@@ -56,14 +57,13 @@ class PromptScorer:
         model: a Hugging Face causal language model, frozen.
 
     Raises:
-        InputError: the model rescales its logits, which the loss in blocks can't follow.
+        InputError: the model's configuration says that it can't serve.
     """
 
     def __init__(self, model: Any) -> None:
         config = model.config
-        for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-            if getattr(config, name, None) not in (None, 1, 1.0):
-                raise InputError(f"{config.model_type} rescales its logits ({name}), which Phase 2 does not support")
+        if (refused := next(refusals(config.to_dict()), None)) is not None:
+            raise InputError(refused)
         self.decoder = model.base_model
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device

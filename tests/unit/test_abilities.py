@@ -1,0 +1,98 @@
+"""What a model can serve, from its configuration and its class: accepted kinds, and refusals that say why."""
+
+import re
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from latentwire.abilities import refusals, table_parameter
+from latentwire.embeddings import read_embeddings
+from latentwire.errors import InputError
+
+BASE = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128,
+}  # fmt: skip
+MAMBA = {"mamba_d_state": 8, "mamba_n_groups": 1, "mamba_n_heads": 8, "mamba_d_head": 8}
+LLAMA4 = {"num_local_experts": 2, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 48}
+
+
+def config(kind, **own):
+    return AutoConfig.for_model(kind, **BASE | own)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "name"),
+    [
+        ("llama", {}, "model.embed_tokens.weight"),
+        ("qwen2", {}, "model.embed_tokens.weight"),
+        ("bloom", {"n_layer": 2, "n_head": 4}, "transformer.word_embeddings.weight"),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "transformer.wte.weight"),
+        ("gpt_neox", {}, "gpt_neox.embed_in.weight"),
+        ("opt", {"word_embed_proj_dim": 32, "ffn_dim": 48}, "model.decoder.embed_tokens.weight"),
+    ],
+)
+def test_a_decoder_says_where_its_table_is_and_the_table_is_read_from_a_checkpoint(kind, own, name, tmp_path):
+    found, prefix = table_parameter(config(kind, **own))
+    assert found == name and name.startswith(prefix)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(kind, **own))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(read_embeddings(str(tmp_path)), model.get_input_embeddings().weight)
+    assert not list(refusals(config(kind, **own).to_dict()))
+
+
+def test_a_checkpoint_without_the_base_models_prefix_is_read(tmp_path):
+    own = config("bloom", n_layer=2, n_head=4)
+    own.save_pretrained(tmp_path)
+    table_VD = torch.randn(64, 32)
+    save_file({"word_embeddings.weight": table_VD}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(read_embeddings(str(tmp_path)), table_VD)
+
+
+def test_the_look_takes_no_memory_for_weights():
+    """A model of 70 billion parameters, in seconds."""
+    huge = config(
+        "llama", vocab_size=128_256, hidden_size=8192, intermediate_size=28_672, num_hidden_layers=80,
+        num_attention_heads=64, num_key_value_heads=8, head_dim=128,
+    )  # fmt: skip
+    start = time.monotonic()
+    assert table_parameter(huge)[0] == "model.embed_tokens.weight"
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "said"),
+    [
+        ("falcon_h1", {"mamba_d_ssm": 64, **MAMBA}, "generates from token ids alone"),
+        ("llama4_text", LLAMA4, "does not tell its layers from its output head"),
+        ("t5", {"d_model": 32, "num_layers": 1, "num_heads": 4}, "can't be built as a causal language model"),
+        ("vit", {"image_size": 8}, "can't be built as a causal language model"),
+    ],
+)
+def test_a_class_that_cannot_serve_is_refused_in_one_line_with_what_it_lacks(kind, own, said):
+    with pytest.raises(InputError, match=said) as refused:
+        table_parameter(config(kind, **own))
+    assert "choose another model (model.path)" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model_type": "cohere", "logit_scale": 0.0625}, r"rescales its logits \(logit_scale\)"),
+        ({"model_type": "granite", "logits_scaling": 8.0, "embedding_multiplier": 12.0}, "rescales embeddings"),
+        ({"model_type": "gemma2", "final_logit_softcapping": 30.0}, "rescales embeddings"),
+        ({"model_type": "other", "text_config": {"scale_emb": 12}}, "other rescales embeddings"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "has an encoder"),
+    ],
+)
+def test_a_configuration_that_cannot_serve_is_refused(content, said):
+    assert re.search(said, next(refusals(content)))
+
+
+def test_neutral_scales_and_text_where_numbers_belong_are_no_refusal():
+    neutral = {"model_type": "llama", "logit_scale": None, "logits_scaling": 1.0, "scale_embedding": False}
+    assert not list(refusals(neutral)) and not list(refusals({"text_config": "none"}))
