@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from latentwire.arms_table import ARMS, EVALUATIONS, TRAINED, Variant, arm_row
+from latentwire.arms_table import ARMS, COMPRESSORS, EVALUATIONS, TRAINED, Variant, arm_row
 from latentwire.commands import typed
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.fingerprint import ROOT as PACKAGE
