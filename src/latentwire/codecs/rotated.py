@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from scipy.linalg import hadamard
 
 from latentwire.codecs.base import Codec
 from latentwire.codecs.packing import pack, unpack
@@ -83,13 +84,12 @@ def rotate_back(rotated_UD: torch.Tensor, factor_MM: torch.Tensor, signs_D: torc
 
 
 def _hadamard(x: torch.Tensor) -> torch.Tensor:
-    """The fast Walsh–Hadamard transform along the last axis, a power of two long, divided by √P: its own inverse."""
-    length, half = x.shape[-1], 1
-    while half < length:
-        low, high = x.unflatten(-1, (-1, 2, half)).unbind(-2)
-        x = torch.stack((low + high, low - high), dim=-2).flatten(-3)
-        half *= 2
-    return x / length**0.5
+    """The Hadamard transform along the last axis, a power of two long, divided by √P: its own inverse."""
+    # A large Hadamard matrix is the Kronecker product of two small ones, one for each axis of a square.
+    length = x.shape[-1]
+    height = 2 ** ((length.bit_length() - 1) // 2)
+    left, right = (torch.from_numpy(hadamard(side)).float() for side in (height, length // height))
+    return (left @ x.unflatten(-1, (height, -1)) @ right).flatten(-2) / length**0.5
 
 
 def _power_of_two(number: int) -> int:
