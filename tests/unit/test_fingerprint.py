@@ -296,7 +296,7 @@ PROGRAMS = {path.name: (path,) for path in SCRIPTS}
 PROGRAMS["prepare_data.py"] += ("latentwire.provenance.write_provenance",)
 for _written in ("final_validation.py", "report.py"):
     PROGRAMS[_written] += ("latentwire.arms_table",)
-FAMILIES = ("linear", "rounded", "scalar", "integers", "fp8", "nf4", "rotated", "product", "residual")
+FAMILIES = tuple(dict.fromkeys(row.family for row in ARMS.values() if row.codec))
 for _family in FAMILIES:
     PROGRAMS[f"fit_codec {_family}"] = (*PROGRAMS["fit_codec.py"], f"latentwire.codecs.{_family}")
 for _family in ("adapted", *FAMILIES):

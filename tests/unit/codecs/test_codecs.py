@@ -358,6 +358,11 @@ def test_float8_numbers_are_the_nearest_of_all_256(dtype: torch.dtype):
     assert codec.stored_bytes == V * D + 2 * V
 
 
+def test_float8_numbers_with_a_scale_among_the_smallest_are_finite():
+    table_VD = torch.tensor([[2e-36, -1e-36], [5e-38, 1e-38], [6e-38, 0], [1e-44, 0]])
+    assert Float8Codec.fit(table_VD).decode(torch.arange(3)).isfinite().all()
+
+
 # Rotations
 
 
@@ -464,6 +469,9 @@ def test_weights_by_name_are_powers_of_counts_and_one():
     ):
         found, expected = ProductCodec.fit_named(name, table_VD, counts_V), ProductCodec.fit(table_VD, weights_V, 4)
         assert all(torch.equal(found.tensors[part], expected.tensors[part]) for part in expected.tensors)
+    residual = ResidualCodec.fit_named("rq8", table_VD, counts_V)
+    expected_VD = ResidualCodec.fit(table_VD, counts_V + 1, 2, 8).decode(torch.arange(1000))
+    assert torch.equal(residual.decode(torch.arange(1000)), expected_VD)
 
 
 # Residual quantisation
