@@ -34,7 +34,7 @@ class Float8Codec(Codec):
             rows_VD = block_VD.float()
             scale_V1 = (rows_VD.abs().amax(dim=1, keepdim=True) / LARGEST).bfloat16()
             quotient_VD = rows_VD / scale_V1.float().clamp_min(torch.finfo(torch.float32).tiny)
-            # bf16 rounds by 2^-9 of the scale at most, and what exceeds the format's largest number by that becomes it.
+            # bf16 rounds the scale by 2^-9 at most, and what exceeds the format's largest number by that becomes it.
             codes.append(quotient_VD.to(FORMAT))
             scales.append(scale_V1)
         return cls({"codes_VD": torch.cat(codes), "scale_V1": torch.cat(scales)}, {}, (rows, width))
