@@ -72,6 +72,7 @@ settings: $(READY)  ## config.yaml, its schema and docs/configuration.md from sr
 bench: $(READY)  ## the short benchmarks, on the embedded default: minutes
 	$(BIN)/python benchmarks/gpu.py --shapes tiny
 	$(BIN)/python benchmarks/data_preparation.py --samples 2000
+	$(BIN)/python benchmarks/codecs.py
 	$(BIN)/python benchmarks/pca.py --k 16 --sizes 8192 80000
 	$(BIN)/python benchmarks/phase1.py --k 16
 	$(BIN)/python benchmarks/head_loss.py --tokens 200 --vocab 4096

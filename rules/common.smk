@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from latentwire.arms_table import ARMS, EVALUATIONS, TRAINED, Variant, arm_row
+from latentwire.arms_table import ARMS, COMPRESSORS, EVALUATIONS, TRAINED, Variant, arm_row
 from latentwire.commands import COMMAND_VARIABLE, typed, with_overrides
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.decisions.requirements import phase2_wanted

@@ -72,7 +72,7 @@ rule fit_codec:
     input:
         table=PATHS.table,
         counts=PATHS.counts,
-        compressor=lambda w: PATHS.compressor(w.codec) if w.codec in ("pca", "random") else [],
+        compressor=lambda w: PATHS.compressor(COMPRESSORS[w.codec]) if w.codec in COMPRESSORS else [],
     output:
         codes=f"{PATHS.fitted('{k}', '{codec}')}/codes.safetensors",
         decoder=f"{PATHS.fitted('{k}', '{codec}')}/decoder.safetensors",

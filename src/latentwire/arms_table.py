@@ -52,6 +52,7 @@ class Arm:
         return f"{self.kind} {self.codec} {self.sized} {self.stage} {self.prompt} {self.sampled}"
 
 
+_PRODUCT = "product quantisation: one of 256 codewords per {} dimensions, fitted by token counts + 1"
 ROWS = (
     Arm("text", "reference", "token ids, uncompressed: the ceiling"),
     Arm("identity", "reference", "the original embeddings, uncompressed: must equal text", sampled=True),
@@ -88,16 +89,30 @@ ROWS = (
         family="scalar",
     ),
     *(
-        Arm(name, "codec", legend, name, family="integers" if name.startswith("int") else "product", sized=False)
+        Arm(name, "codec", legend, name, family="rounded")
         for name, legend in (
-            ("int8", "integers of 8 bits, symmetric, a scale per 64 dimensions"),
-            ("int4", "integers of 4 bits, symmetric, a scale per 64 dimensions"),
-            ("int4_asymmetric", "integers of 4 bits, a scale and a minimum per 64 dimensions"),
-            ("int2", "integers of 2 bits, symmetric, a scale per 64 dimensions"),
-            ("int2_asymmetric", "integers of 2 bits, a scale and a minimum per 64 dimensions"),
-            ("pq4", "product quantisation: one of 256 codewords per 4 dimensions, fitted by token counts + 1"),
-            ("pq6", "product quantisation: one of 256 codewords per 6 dimensions, fitted by token counts + 1"),
-            ("pq8", "product quantisation: one of 256 codewords per 8 dimensions, fitted by token counts + 1"),
+            ("pca_int8", "pca's codes rounded to integers of 8 bits, a step per code dimension"),
+            ("pca_int4", "pca's codes rounded to integers of 4 bits, a step per code dimension"),
+        )
+    ),
+    *(
+        Arm(name, "codec", legend, name, family=family, sized=False)
+        for name, family, legend in (
+            ("int8", "integers", "integers of 8 bits, symmetric, a scale per 64 dimensions"),
+            ("int4", "integers", "integers of 4 bits, symmetric, a scale per 64 dimensions"),
+            ("int4_asymmetric", "integers", "integers of 4 bits, a scale and a minimum per 64 dimensions"),
+            ("int2", "integers", "integers of 2 bits, symmetric, a scale per 64 dimensions"),
+            ("int2_asymmetric", "integers", "integers of 2 bits, a scale and a minimum per 64 dimensions"),
+            ("fp8", "fp8", "floating-point numbers of 8 bits (E4M3), a scale per row"),
+            ("nf4", "nf4", "4-bit NormalFloat: 16 levels, a scale per 64 dimensions"),
+            ("rotated4", "rotated", "rotated at random, each number in 4 bits, a scale per row"),
+            ("rotated2", "rotated", "rotated at random, each number in 2 bits, a scale per row"),
+            ("pq4", "product", _PRODUCT.format(4)),
+            ("pq4_root", "product", "as pq4, fitted by the square root of (token counts + 1)"),
+            ("pq4_type", "product", "as pq4, fitted by token types: every row weighs the same"),
+            ("pq6", "product", _PRODUCT.format(6)),
+            ("pq8", "product", _PRODUCT.format(8)),
+            ("rq8", "residual", "residual quantisation: pq8, and pq8 of what it leaves, fitted by token counts + 1"),
         )
     ),
     *(
@@ -112,6 +127,8 @@ ROWS = (
     Arm("question", "floor", "the question without its context: a floor", prompt="question_ids"),
 )
 ARMS = {row.name: row for row in ROWS}
+# The fitted compressor that a codec's codes come from, by the codec's name.
+COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca"}
 TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
 # What is evaluated together with one load of the model, and on which split.
 EVALUATIONS = {"ceiling": "gate", "phase1": "gate", "final": "final"}
@@ -127,7 +144,7 @@ def arm_row(name: str) -> Arm:
 def ordered_arms(arms: Iterable[str]) -> list[str]:
     """Names of arms from ceiling to floor, a user's own codecs after the project's."""
     given = dict.fromkeys(arms)
-    last = [row.name for row in ROWS].index("pq8")
+    last = max(place for place, row in enumerate(ROWS) if row.kind == "codec")
     names = list(ARMS)
     own = [name for name in given if name not in ARMS]
     return [name for name in [*names[: last + 1], *own, *names[last + 1 :]] if name in given]

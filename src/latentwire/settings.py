@@ -37,10 +37,13 @@ PromptStyle = Literal["chat", "plain"]
 OnLongPrompt = Literal["error", "trim"]
 OriginalArm = Literal["identity", "mean", "question"]
 TableArm = Literal[
-    "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "pq4", "pq6", "pq8",
+    "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4", "rotated4", "rotated2",
+    "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
     "noise_rows_pq4", "noise_equal_pq4", "noise_rows_pq8", "noise_equal_pq8",
 ]  # fmt: skip
-CodeArm = Literal["pca", "snap", "snap_d", "quant", "random", "noise_rows_pca", "noise_equal_pca"]
+CodeArm = Literal[
+    "pca", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "noise_rows_pca", "noise_equal_pca",
+]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 
 

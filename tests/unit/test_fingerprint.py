@@ -296,9 +296,10 @@ PROGRAMS = {path.name: (path,) for path in SCRIPTS}
 PROGRAMS["prepare_data.py"] += ("latentwire.provenance.write_provenance",)
 for _written in ("final_validation.py", "report.py"):
     PROGRAMS[_written] += ("latentwire.arms_table",)
-for _family in ("linear", "scalar", "integers", "product"):
+FAMILIES = tuple(dict.fromkeys(row.family for row in ARMS.values() if row.codec))
+for _family in FAMILIES:
     PROGRAMS[f"fit_codec {_family}"] = (*PROGRAMS["fit_codec.py"], f"latentwire.codecs.{_family}")
-for _family in ("adapted", "linear", "scalar", "integers", "product"):
+for _family in ("adapted", *FAMILIES):
     for _reader in ("evaluate.py", "measure_reconstruction.py"):
         PROGRAMS[f"{_reader} {_family}"] = (*PROGRAMS[_reader], f"latentwire.codecs.{_family}")
 TRAINING = ("train_phase1.py", "train_phase2.py")

@@ -8,12 +8,28 @@ from pathlib import Path
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec
 from latentwire.codecs.files import read_config
+from latentwire.codecs.fp8 import Float8Codec
 from latentwire.codecs.integers import IntegerCodec
 from latentwire.codecs.linear import LinearCodec
+from latentwire.codecs.nf4 import NormalFloatCodec
 from latentwire.codecs.product import ProductCodec
+from latentwire.codecs.residual import ResidualCodec
+from latentwire.codecs.rotated import RotatedCodec
+from latentwire.codecs.rounded import RoundedLinearCodec
 from latentwire.codecs.scalar import ScalarCodec
 
-FAMILIES: tuple[type[Codec], ...] = (LinearCodec, AdapterCodec, ScalarCodec, IntegerCodec, ProductCodec)
+FAMILIES: tuple[type[Codec], ...] = (
+    LinearCodec,
+    RoundedLinearCodec,
+    AdapterCodec,
+    ScalarCodec,
+    IntegerCodec,
+    Float8Codec,
+    NormalFloatCodec,
+    RotatedCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 
 
 def load_codec(folder: str | Path, own: Iterable[type[Codec]] = ()) -> Codec:

@@ -1,7 +1,8 @@
 """Product quantisation: each group of neighbouring dimensions is one of 256 codewords of its own codebook.
 
 Codebooks come from k-means in which a row weighs as often as its token occurs, plus one (Jégou, Douze and Schmid 2011,
-with weights): tokens that a prompt is likely to hold are stored most exactly.
+with weights): tokens that a prompt is likely to hold are stored most exactly. With the root of that weight, or equal
+weights, rare tokens are stored better and frequent ones worse.
 
 Shape suffixes: V table rows, D embedding dimensions, S groups (subspaces), C codewords, N dimensions per group, U ids.
 """
@@ -17,8 +18,8 @@ from latentwire.codecs.base import Codec, NotApplicable
 
 CODEWORDS = 256
 ITERATIONS = 25
-# Dimensions per codeword, by the codec's name.
-GROUPS = {"pq4": 4, "pq6": 6, "pq8": 8}
+# Dimensions per codeword, and the power of token counts + 1 that a row weighs, by the codec's name.
+FORMATS = {"pq4": (4, 1.0), "pq4_root": (4, 0.5), "pq4_type": (4, 0.0), "pq6": (6, 1.0), "pq8": (8, 1.0)}
 
 
 class ProductCodec(Codec):
@@ -58,8 +59,9 @@ class ProductCodec(Codec):
 
     @classmethod
     def fit_named(cls, name: str, table_VD: torch.Tensor, counts_V: torch.Tensor) -> ProductCodec:
-        """The codec of :data:`GROUPS`, with token counts + 1 as weights: tokens that don't occur count a little."""
-        return cls.fit(table_VD, counts_V + 1, GROUPS[name])
+        """The codec of :data:`FORMATS`. By counts + 1, tokens that don't occur count a little."""
+        group, power = FORMATS[name]
+        return cls.fit(table_VD, (counts_V + 1).double() ** power, group)
 
     def decode_rows(self, ids_U: torch.Tensor) -> torch.Tensor:
         """Each group's codeword."""

@@ -19,9 +19,14 @@ from latentwire.arms_table import ARMS, Variant, arm_row, ordered_arms
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.files import CODES_FILE, decline
+from latentwire.codecs.fp8 import Float8Codec
 from latentwire.codecs.integers import FORMATS, IntegerCodec
 from latentwire.codecs.linear import LinearCodec
-from latentwire.codecs.product import GROUPS, ProductCodec
+from latentwire.codecs.nf4 import NormalFloatCodec
+from latentwire.codecs.product import ProductCodec
+from latentwire.codecs.residual import ResidualCodec
+from latentwire.codecs.rotated import RotatedCodec
+from latentwire.codecs.rounded import RoundedLinearCodec
 from latentwire.codecs.scalar import ScalarCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens, save_counts
@@ -54,14 +59,27 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
     row = arm_row(arm)
     if row.codec is None:
         return None
-    if row.codec in FORMATS:
-        return IntegerCodec.fit(table_VD, FORMATS[row.codec][0], 8, symmetric=FORMATS[row.codec][1])
-    if row.codec in GROUPS:
-        return ProductCodec.fit(table_VD, counts_V + 1, 4)
-    if row.codec == "quant":
-        return ScalarCodec.fit(table_VD, counts_V, k)
+    match row.family:
+        case "scalar":
+            return ScalarCodec.fit(table_VD, counts_V, k)
+        case "integers":
+            bits, symmetric = FORMATS[row.codec]
+            return IntegerCodec.fit(table_VD, bits, 8, symmetric=symmetric)
+        case "fp8":
+            return Float8Codec.fit(table_VD)
+        case "nf4":
+            return NormalFloatCodec.fit(table_VD, 8)
+        case "rotated":
+            return RotatedCodec.fit(table_VD, 4)
+        case "product":
+            return ProductCodec.fit(table_VD, counts_V + 1, 4)
+        case "residual":
+            return ResidualCodec.fit(table_VD, counts_V + 1, 2, 8)
     compressor = EmbeddingCompressor(table_VD.shape[1], k, "random" if row.codec == "random" else "pca")
-    linear = LinearCodec.of(compressor.fit(table_VD, counts_V), table_VD)
+    compressor.fit(table_VD, counts_V)
+    if row.family == "rounded":
+        return RoundedLinearCodec.of(compressor, table_VD, counts_V, 4)
+    linear = LinearCodec.of(compressor, table_VD)
     if row.stage is None:
         return linear
     torch.manual_seed(2)
@@ -225,6 +243,10 @@ def test_an_arm_that_the_table_lacks_is_a_users_codec():
     assert (row.kind, row.codec, row.stage, row.sized) == ("codec", "mine", None, True)
     order = ordered_arms(["question", "mine", "text", "quant"])
     assert order == ["text", "quant", "mine", "question"]
+    assert ordered_arms(["noise_rows_pca", "mine", "rq8", "pq8"]) == ["pq8", "rq8", "mine", "noise_rows_pca"]
+    kinds = [arm_row(name).kind for name in ordered_arms([*ARMS, "mine"])]
+    own = [*ordered_arms([*ARMS, "mine"])].index("mine")
+    assert "codec" not in kinds[own + 1 :] and "control" not in kinds[:own]
 
 
 def test_arms_are_found_with_their_codecs(tmp_path: Path, table_VD: torch.Tensor, counts_V: torch.Tensor):

@@ -8,22 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.cluster import KMeans
 
 from latentwire.adapter import Adapter
+from latentwire.arms_table import ARMS, COMPRESSORS
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.families import FAMILIES, load_codec
 from latentwire.codecs.files import CODES_FILE, codec_files, decline
 from latentwire.codecs.fitting import fit_codec
+from latentwire.codecs.fp8 import Float8Codec
 from latentwire.codecs.integers import FORMATS, IntegerCodec
 from latentwire.codecs.linear import LinearCodec
+from latentwire.codecs.nf4 import LEVELS, NormalFloatCodec
 from latentwire.codecs.own import own_families
 from latentwire.codecs.packing import pack, unpack
 from latentwire.codecs.product import CODEWORDS, ITERATIONS, ProductCodec
+from latentwire.codecs.residual import ResidualCodec
+from latentwire.codecs.rotated import RotatedCodec, random_rotation, rotate, rotate_back
+from latentwire.codecs.rounded import FRACTIONS, RoundedLinearCodec
 from latentwire.codecs.scalar import ScalarCodec, gaussian_levels, quantisation_bits
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
@@ -45,6 +53,11 @@ def linear(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> LinearCode
     return LinearCodec.of(EmbeddingCompressor(D, k).fit(table_VD, counts_V), table_VD)
 
 
+def rounded(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int, bits: int | None = None) -> RoundedLinearCodec:
+    compressor = EmbeddingCompressor(D, k).fit(table_VD, counts_V)
+    return RoundedLinearCodec.of(compressor, table_VD, counts_V, bits or (4, 8)[k % 2])
+
+
 def adapted(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> AdapterCodec:
     compressor = EmbeddingCompressor(D, k).fit(table_VD, counts_V)
     adapter = Adapter.from_compressor(compressor)
@@ -58,10 +71,15 @@ Fit = Callable[[torch.Tensor, torch.Tensor, int], Codec]
 # One way to make each family, at a code dimension between 2 and D.
 FITS: dict[str, Fit] = {
     "linear": linear,
+    "rounded": rounded,
     "adapter": adapted,
     "scalar": ScalarCodec.fit,
     "integers": lambda table_VD, _, k: IntegerCodec.fit(table_VD, (2, 4, 8)[k % 3], 8, symmetric=k % 2 == 0),
+    "fp8": lambda table_VD, counts_V, k: Float8Codec.fit(table_VD),
+    "nf4": lambda table_VD, counts_V, k: NormalFloatCodec.fit(table_VD, (4, 8, 16)[k % 3]),
+    "rotated": lambda table_VD, counts_V, k: RotatedCodec.fit(table_VD, (1, 2, 4)[k % 3], seed=k),
     "product": lambda table_VD, counts_V, k: ProductCodec.fit(table_VD, counts_V + 1, (2, 4, 8)[k % 3], seed=k),
+    "residual": lambda table_VD, counts_V, k: ResidualCodec.fit(table_VD, counts_V + 1, 1 + k % 3, 4, seed=k),
 }
 
 
@@ -76,6 +94,7 @@ def test_what_is_saved_is_all_there_is(tmp_path_factory, family: str, seed: int,
     folder = tmp_path_factory.mktemp(family)
     table_VD, counts_V = table(seed, dtype), counts(seed)
     codec = FITS[family](table_VD, counts_V, k)
+    assert all(len(tensor) == V for tensor in codec.codes.values())
     ids = torch.tensor([[0, 5, V - 1], [7, 7, 100]])
     rows = codec.decode(ids)
     assert rows.shape == (2, 3, D) and rows.dtype == torch.float32 and not rows.requires_grad
@@ -161,6 +180,39 @@ def test_the_headlines_rate():
     assert codec.stored_bytes == pytest.approx(171e6, rel=0.005)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_codes_are_the_nearest_multiples_of_their_step(bits: int):
+    table_VD, counts_V = table(1, torch.bfloat16), counts(1)
+    codec, half = rounded(table_VD, counts_V, 5, bits), 2 ** (bits - 1)
+    compressor = EmbeddingCompressor(D, 5).fit(table_VD, counts_V)
+    axes_KD = compressor.components_KD.double()
+
+    def coded(x_VD: torch.Tensor) -> torch.Tensor:
+        return ((x_VD.double() - compressor.mean_D) / compressor.scale) @ axes_KD.T
+
+    z_VK, found_VK = coded(table_VD), coded(codec.decode(torch.arange(V)))
+    levels_KL = codec.decoder["step_K"].double()[:, None] * torch.arange(-half, half)
+    expected_VK = (z_VK[..., None] - levels_KL).abs().amin(dim=2)
+    torch.testing.assert_close((found_VK - z_VK).abs(), expected_VK, atol=1e-5, rtol=0)
+    # Five numbers of 4 bits end with a whole byte; step, μ, s and axes in float32, and the number of bits.
+    assert codec.stored_bytes == V * (5 if bits == 8 else 3) + 4 * (5 + D + 1 + 5 * D) + 1
+
+
+def test_no_other_fraction_of_the_whole_step_has_a_smaller_weighted_error():
+    table_VD, counts_V = table(2), counts(2)
+    table_VD[3] *= 20  # an outlier, at which no step that is best for the others reaches
+    codec = rounded(table_VD, counts_V, 6, 4)
+    compressor = EmbeddingCompressor(D, 6).fit(table_VD, counts_V)
+    z_VK = compressor.compress(table_VD).double().numpy()
+    weights_V = counts_V.numpy() + 1
+    for dimension, step in enumerate(codec.decoder["step_K"].tolist()):
+        z_V = z_VK[:, dimension]
+        steps = np.abs(z_V).max() / 7.5 * np.array(FRACTIONS)
+        errors = [(weights_V * (np.clip(np.round(z_V / s), -8, 7) * s - z_V) ** 2).sum() for s in steps]
+        assert step == pytest.approx(steps[np.argmin(errors)], rel=1e-5)
+    assert codec.decoder["step_K"][0] < np.abs(z_VK[:, 0]).max() / 7.5
+
+
 # Scalar quantisation
 
 
@@ -242,15 +294,122 @@ def test_asymmetric_integers_are_off_by_half_a_step_and_the_rounding_of_scale_an
 
 
 def test_rows_of_zeros_stay_zeros():
-    for symmetric in (True, False):
-        codec = IntegerCodec.fit(torch.zeros(3, 8), 4, 8, symmetric=symmetric)
-        assert torch.equal(codec.decode(torch.arange(3)), torch.zeros(3, 8))
+    zeros_VD = torch.zeros(3, 8)
+    for codec in (
+        IntegerCodec.fit(zeros_VD, 4, 8),
+        IntegerCodec.fit(zeros_VD, 4, 8, symmetric=False),
+        NormalFloatCodec.fit(zeros_VD, 8),
+        Float8Codec.fit(zeros_VD),
+        RotatedCodec.fit(zeros_VD, 4),
+    ):
+        assert torch.equal(codec.decode(torch.arange(3)), zeros_VD)
 
 
 def test_groups_have_to_divide_the_width():
-    for fit in (lambda: IntegerCodec.fit(table(0), 4, 6), lambda: ProductCodec.fit(table(0), counts(0) + 1, 6)):
+    for fit in (
+        lambda: IntegerCodec.fit(table(0), 4, 6),
+        lambda: NormalFloatCodec.fit(table(0), 6),
+        lambda: ProductCodec.fit(table(0), counts(0) + 1, 6),
+        lambda: ResidualCodec.fit(table(0), counts(0) + 1, 2, 6),
+    ):
         with pytest.raises(NotApplicable, match="16 dimensions are no multiple of groups of 6"):
             fit()
+
+
+# Floating-point numbers
+
+
+def test_normal_floats_levels_are_the_published_ones():
+    """As bitsandbytes makes them (create_normal_map): quantiles of a Gaussian, one more above zero than below."""
+    offset = 0.9677083
+    above, below = (norm.ppf(np.linspace(offset, 0.5, number)[:-1]) for number in (9, 8))
+    levels = np.sort(np.concatenate([above, [0], -below]))
+    np.testing.assert_allclose(LEVELS, levels / levels.max(), atol=1e-7)
+
+
+def nearest_level_errors(x_VD: torch.Tensor, levels: torch.Tensor, scale_VD: torch.Tensor) -> torch.Tensor:
+    """The distance of every number to the nearest of all levels times its scale, by trying each."""
+    return (x_VD.double()[..., None] - scale_VD.double()[..., None] * levels.double()).abs().amin(dim=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("group", [4, 16])
+def test_normal_floats_are_the_nearest_level_times_the_groups_largest(group: int, dtype: torch.dtype):
+    table_VD = table(10, dtype)
+    codec = NormalFloatCodec.fit(table_VD, group)
+    scale_VD = table_VD.unflatten(1, (-1, group)).abs().amax(dim=2).bfloat16().repeat_interleave(group, dim=1)
+    expected_VD = nearest_level_errors(table_VD, torch.tensor(LEVELS), scale_VD)
+    found_VD = codec.decode(torch.arange(V))
+    torch.testing.assert_close((found_VD - table_VD).abs().double(), expected_VD, atol=1e-6, rtol=0)
+    assert codec.stored_bytes == V * D // 2 + 2 * V * D // group + 4 * 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_float8_numbers_are_the_nearest_of_all_256(dtype: torch.dtype):
+    table_VD = table(11, dtype)
+    codec = Float8Codec.fit(table_VD)
+    numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    numbers = numbers[numbers.isfinite()]
+    assert len(numbers) == 254 and numbers.max() == 448
+    scale_V1 = (table_VD.float().abs().amax(dim=1, keepdim=True) / 448).bfloat16()
+    expected_VD = nearest_level_errors(table_VD, numbers, scale_V1.expand(-1, D))
+    found_VD = codec.decode(torch.arange(V))
+    torch.testing.assert_close((found_VD - table_VD).abs().double(), expected_VD, atol=1e-6, rtol=0)
+    assert codec.stored_bytes == V * D + 2 * V
+
+
+def test_float8_numbers_with_a_scale_among_the_smallest_are_finite():
+    table_VD = torch.tensor([[2e-36, -1e-36], [5e-38, 1e-38], [6e-38, 0], [1e-44, 0]])
+    assert Float8Codec.fit(table_VD).decode(torch.arange(4)).isfinite().all()
+
+
+# Rotations
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 24, 576, 896])
+def test_the_rotation_is_orthogonal_and_the_kronecker_product_that_it_says(width: int):
+    factor_MM, signs_D = random_rotation(width, 3)
+    power = width // len(factor_MM)
+    dense_DD = np.kron(factor_MM.double().numpy(), scipy.linalg.hadamard(power) / power**0.5) * signs_D.numpy()
+    assert set(signs_D.tolist()) <= {-1, 1} and len(factor_MM) % 2 == 1
+    np.testing.assert_allclose(dense_DD @ dense_DD.T, np.eye(width), atol=1e-6)
+    rows_UD = torch.randn(5, width, generator=torch.Generator().manual_seed(0))
+    rotated_UD = rotate(rows_UD, factor_MM, signs_D)
+    np.testing.assert_allclose(rotated_UD.numpy(), rows_UD.numpy() @ dense_DD.T, atol=2e-6)
+    torch.testing.assert_close(rotate_back(rotated_UD, factor_MM, signs_D), rows_UD, atol=2e-6, rtol=0)
+
+
+def test_rotations_differ_by_seed_and_repeat():
+    one, again, other = (RotatedCodec.fit(table(12), 4, seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
+    assert not torch.equal(one.decoder["signs_D"], other.decoder["signs_D"])
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_rotated_numbers_are_the_nearest_level_times_the_rows_root_mean_square(bits: int):
+    table_VD = torch.randn(200, 24, generator=torch.Generator().manual_seed(1)).bfloat16() + 0.5
+    codec = RotatedCodec.fit(table_VD, bits)
+    factor_MM, signs_D = codec.decoder["factor_MM"].double().numpy(), codec.decoder["signs_D"].numpy()
+    dense_DD = np.kron(factor_MM, scipy.linalg.hadamard(8) / 8**0.5) * signs_D
+    rotated_VD = torch.from_numpy(table_VD.double().numpy() @ dense_DD.T)
+    scale_V1 = codec.codes["scale_V1"].double()
+    # A rotation keeps norms, and bf16 eight bits of them.
+    torch.testing.assert_close(
+        scale_V1, table_VD.double().square().mean(dim=1, keepdim=True).sqrt(), rtol=2**-8, atol=0
+    )
+    expected_VD = nearest_level_errors(rotated_VD, torch.tensor(gaussian_levels(bits)), scale_V1.expand(-1, 24))
+    found_VD = torch.from_numpy(codec.decode(torch.arange(200)).double().numpy() @ dense_DD.T)
+    torch.testing.assert_close((found_VD - rotated_VD).abs(), expected_VD, atol=1e-5, rtol=0)
+    assert codec.stored_bytes == 200 * (24 * bits // 8 + 2) + 4 * 3 * 3 + 24 + 4 * 2**bits
+
+
+@pytest.mark.parametrize(("bits", "error"), [(4, 0.009497), (2, 0.1175)])
+def test_any_table_loses_what_max_says_of_a_gaussian(bits: int, error: float):
+    """One number in ten differs from 0. Of so few, rotated ones have slightly lighter tails than a Gaussian."""
+    generator = torch.Generator().manual_seed(2)
+    table_VD = torch.randn(2000, 576, generator=generator) * (torch.arange(576) % 10 == 0)
+    rows_VD = RotatedCodec.fit(table_VD, bits).decode(torch.arange(2000))
+    assert float((rows_VD - table_VD).square().sum() / table_VD.square().sum()) == pytest.approx(error, rel=0.05)
 
 
 # Product quantisation
@@ -301,7 +460,71 @@ def test_a_table_with_fewer_rows_than_codewords_is_refused():
         ProductCodec.fit(table(0, rows=255), counts(0, 255) + 1, 4)
 
 
+def test_weights_by_name_are_powers_of_counts_and_one():
+    table_VD, counts_V = table(8, rows=1000), 10 * counts(8, 1000)
+    for name, weights_V in (
+        ("pq4", counts_V + 1),
+        ("pq4_root", (counts_V + 1).double().sqrt()),
+        ("pq4_type", torch.ones(1000)),
+    ):
+        found, expected = ProductCodec.fit_named(name, table_VD, counts_V), ProductCodec.fit(table_VD, weights_V, 4)
+        assert all(torch.equal(found.tensors[part], expected.tensors[part]) for part in expected.tensors)
+    residual = ResidualCodec.fit_named("rq8", table_VD, counts_V)
+    expected_VD = ResidualCodec.fit(table_VD, counts_V + 1, 2, 8).decode(torch.arange(1000))
+    assert torch.equal(residual.decode(torch.arange(1000)), expected_VD)
+
+
+# Residual quantisation
+
+
+def test_each_stage_is_product_quantisation_of_what_the_ones_before_leave():
+    table_VD, weights_V, ids = table(13), counts(13) + 1, torch.arange(V)
+    codec = ResidualCodec.fit(table_VD, weights_V, 2, 8)
+    first = ProductCodec.fit(table_VD, weights_V, 8)
+    second = ProductCodec.fit(table_VD - first.decode(ids), weights_V, 8)
+    for number, stage in enumerate((first, second)):
+        assert torch.equal(codec.codes["codes_VTS"][:, number], stage.codes["codes_VS"])
+        assert torch.equal(codec.decoder["codebooks_TSCN"][number], stage.decoder["codebooks_SCN"])
+    torch.testing.assert_close(codec.decode(ids), first.decode(ids) + second.decode(ids), rtol=0, atol=1e-6)
+    assert codec.stored_bytes == 2 * (V * 2 + 2 * 2 * CODEWORDS * 8)
+
+
+def test_every_code_of_the_second_stage_is_the_nearest_codeword_to_the_residual():
+    table_VD = table(14)
+    codec = ResidualCodec.fit(table_VD, counts(14) + 1, 2, 8)
+    codebooks_TSCN, codes_VTS = codec.decoder["codebooks_TSCN"].double(), codec.codes["codes_VTS"].long()
+    for group in range(2):
+        left_VN = table_VD[:, 8 * group : 8 * group + 8].double()
+        for stage in range(2):
+            distances_VC = torch.cdist(left_VN, codebooks_TSCN[stage, group])
+            chosen_V = codes_VTS[:, stage, group]
+            found_V = distances_VC.gather(1, chosen_V[:, None]).squeeze(1)
+            assert torch.allclose(found_V, distances_VC.amin(dim=1), atol=1e-4)
+            left_VN = left_VN - codebooks_TSCN[stage, group, chosen_V]
+
+
 # By name, and a user's own
+
+
+# Bits per parameter of 192 dimensions without what all rows share; of PCA's at K = 6.
+RATES = {
+    "pca": 32 * 6 / 192, "pca_int8": 8 * 6 / 192, "pca_int4": 4 * 6 / 192,
+    "int8": 8.25, "int4": 4.25, "int4_asymmetric": 4.5, "int2": 2.25, "int2_asymmetric": 2.5,
+    "fp8": 8 + 16 / 192, "nf4": 4.25, "rotated4": 4 + 16 / 192, "rotated2": 2 + 16 / 192,
+    "pq4": 2, "pq4_root": 2, "pq4_type": 2, "pq6": 8 / 6, "pq8": 1, "rq8": 2,
+}  # fmt: skip
+
+
+def test_every_codec_of_the_table_is_fitted_by_its_name_at_its_rate(tmp_path: Path):
+    table_VD, counts_V = torch.randn(300, 192), counts(8)
+    EmbeddingCompressor(192, 9).fit(table_VD, counts_V).save(tmp_path / "pca.safetensors")
+    assert {row.codec for row in ARMS.values() if row.codec} == {*RATES, "quant", "random"}
+    assert {*COMPRESSORS.values()} == {"pca", "random"} <= {*COMPRESSORS}
+    for name, rate in RATES.items():
+        dim = 6 if ARMS[name].sized else None
+        codec = fit_codec(name, table_VD, counts_V, dim, compressor=tmp_path / "pca.safetensors" if dim else None)
+        assert 8 * sum(tensor.nbytes for tensor in codec.codes.values()) / table_VD.numel() == pytest.approx(rate)
+        assert type(codec).__module__ == ARMS[name].codec_module
 
 
 def test_codecs_are_fitted_by_name(tmp_path: Path):
@@ -320,8 +543,12 @@ def test_codecs_are_fitted_by_name(tmp_path: Path):
     for name, message in (("quant", "needs a code dimension"), ("pca", "needs a code dimension")):
         with pytest.raises(InputError, match=message):
             fit_codec(name, table_VD, counts_V, None)
-    with pytest.raises(InputError, match="needs a fitted compressor"):
-        fit_codec("pca", table_VD, counts_V, 6)
+    for name in COMPRESSORS:
+        with pytest.raises(InputError, match="needs a fitted compressor"):
+            fit_codec(name, table_VD, counts_V, 6)
+    for name in ("phase1", "noise_rows_pq4", "pq5"):
+        with pytest.raises(InputError, match=f"there is no codec '{name}'"):
+            fit_codec(name, table_VD, counts_V, 6)
 
 
 OWN = """
