@@ -25,7 +25,7 @@ from latentwire.provenance import DIGEST, SUFFIX, provenance_path
 # Snakemake compares the content of files up to this size, too.
 SMALL_BYTES = 1_000_000
 # What reading a damaged file raises; libraries' own classes by name, since they are imported late.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
 _LIBRARIES = {"SafetensorError", "ArrowException", "ParserError"}
 
 
