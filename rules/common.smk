@@ -77,14 +77,21 @@ def optional_flag(name, value):
     """A flag that is left out where the value is None, False or empty, and stands alone where it is True."""
     if value is None or value is False or value == {}:
         return ""
-    value = json.dumps(value) if isinstance(value, dict) else value
-    return f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+    if value is True:
+        return f"--{name}"
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return f"--{name}{'=' if text.startswith('-') else ' '}{quoted(text)}"
+
+
+def quoted(text):
+    """A text as one word of a shell command; its braces are no wildcards."""
+    return shlex.quote(text).replace("{", "{''")
 
 
 def model_flags():
     """Which language model."""
     model = config["model"]
-    return f"--model {shlex.quote(model['path'])} {optional_flag('revision', model['revision'])}"
+    return f"{optional_flag('model', model['path'])} {optional_flag('revision', model['revision'])}"
 
 
 def model_identity():

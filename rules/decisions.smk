@@ -91,7 +91,7 @@ rule final_validation:
         reconstruction=per_stage(PATHS.reconstruction),
     output:
         verdict=PATHS.verdict,
-        text=PATHS.verdict.replace(".json", ".md"),
+        text=str(Path(PATHS.verdict).with_suffix(".md")),
         provenance=provenance(PATHS.verdict),
     log:
         log_of(PATHS.verdict),

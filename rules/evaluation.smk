@@ -74,7 +74,7 @@ rule measure_reconstruction:
         codecs=lambda w: codec_inputs(measured_variants(w)),
     output:
         sums=PATHS.reconstruction("{k}", "{seed}", "{stage}"),
-        summary=PATHS.reconstruction("{k}", "{seed}", "{stage}").replace(".parquet", ".json"),
+        summary=str(Path(PATHS.reconstruction("{k}", "{seed}", "{stage}")).with_suffix(".json")),
         provenance=provenance(PATHS.reconstruction("{k}", "{seed}", "{stage}")),
     log:
         log_of(PATHS.reconstruction("{k}", "{seed}", "{stage}")),

@@ -37,13 +37,17 @@ rule phase2:
 
 # Compares every artefact with its producer's record; asks for none, so that it makes none.
 rule verify:
+    log:
+        f"{PATHS.root}/logs/verify.log",
     retries: 0
     localrule: True
     threads: 1
+    resources:
+        **job_resources("prepare"),
     params:
         root=PATHS.root,
     shell:
-        "exec {PYTHON} {SCRIPTS}/verify.py --root {params.root}"
+        "{PYTHON} {SCRIPTS}/verify.py --root {params.root} 2>&1 | tee {log}"
 
 
 rule final:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,12 @@ def _unknown_key(place: tuple[Any, ...]) -> str:
     return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
 
 
+def _short(part: Any) -> str:
+    """A key as it is echoed."""
+    text = str(part) if str(part).isprintable() else repr(part)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _description(place: tuple[Any, ...]) -> str:
     """What the setting at a place is; of an element, its list."""
     keys = [part for part in place if isinstance(part, str)]
@@ -75,7 +82,7 @@ def problems(error: ValidationError) -> list[str]:
         found.setdefault(_place(one["loc"]), []).append(one)
     lines = []
     for place, errors in found.items():
-        name = ".".join(map(str, place))
+        name = ".".join(map(_short, place))
         if errors[0]["type"] == "extra_forbidden":
             lines.append(f"{name}: {_unknown_key(place)}")
             continue
@@ -95,22 +102,22 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     if data["source"] == "local" and not data["train_file"]:
         yield "data.train_file: needed where data.source is 'local'"
     for key in ("train_file", "dev_file"):
-        if data["source"] == "local" and data[key] and not (root / data[key]).is_file():
-            yield f"data.{key}: {data[key]!r} does not exist"
+        if data["source"] == "local" and data[key] and not os.path.isfile(root / data[key]):
+            yield f"data.{key}: {_shortened.repr(data[key])} does not exist"
     for name, file in config["codecs"].items():
         if name in ARMS:
             yield f"codecs: {name!r} is an arm of this project; another name"
-        if not (root / file).is_file():
-            yield f"codecs.{name}: {file!r} does not exist"
+        if not os.path.isfile(root / file):
+            yield f"codecs.{name}: {_shortened.repr(file)} does not exist"
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
     directory = root / model["path"]
     # "resources/reader" looks like a name on the hub, but for the folder that it is in.
-    named = model["path"].startswith((".", "/")) or ("/" in model["path"] and directory.parent.is_dir())
-    if named and not directory.is_dir():
-        yield f"model.path: the directory {model['path']!r} does not exist"
-    if directory.is_dir():
+    named = model["path"].startswith((".", "/")) or ("/" in model["path"] and os.path.isdir(directory.parent))
+    if named and not os.path.isdir(directory):
+        yield f"model.path: the directory {_shortened.repr(model['path'])} does not exist"
+    if os.path.isdir(directory):
         yield from _model_problems(config, directory)
 
 
@@ -209,9 +216,9 @@ def content_identity(path: Path) -> str:
     A ``touch`` changes nothing. Files above 64 MB count by their size and 64 blocks spread evenly over them, their
     start and end among these: another training of the weights shows, an edit of single values may not.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         files = [path]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jinja", ".safetensors", ".model"))
     else:
         return str(path)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentwire.errors import UnwritableError
+from latentwire.errors import InputError, UnwritableError
 
 # No write takes so long: an older temporary file was left by a writer that was killed.
 ABANDONED_SECONDS = 86400.0
@@ -101,8 +101,21 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in ``path``."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The JSON value in ``path``.
+
+    Raises:
+        InputError: it is none.
+    """
+    with _parsing(path):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _parsing(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise InputError(f"{path} can't be read: {error}") from error
 
 
 def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> None:
@@ -112,7 +125,8 @@ def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> None:
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read the JSON objects in ``path``, one per line."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+    with _parsing(path):
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
 
 
 def tensor_bytes(path: str | Path) -> int:

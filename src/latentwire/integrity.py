@@ -25,7 +25,7 @@ from latentwire.provenance import DIGEST, SUFFIX, provenance_path
 # Snakemake compares the content of files up to this size, too.
 SMALL_BYTES = 1_000_000
 # What reading a damaged file raises; libraries' own classes by name, since they are imported late.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
 _LIBRARIES = {"SafetensorError", "ArrowException", "ParserError"}
 
 
@@ -84,13 +84,10 @@ def read_record(path: Path) -> Record:
         if "outputs" not in content:  # written before records named every output
             outputs = {path.name.removesuffix(SUFFIX): Written(None, content["artefact"])}
             return Record(path, "an earlier version", path.parent, outputs, content["inputs"])
-        return Record(
-            path,
-            content["program"],
-            Path(content["folder"]),
-            {name: Written(own["bytes"], own["sha256"]) for name, own in content["outputs"].items()},
-            content["inputs"],
-        )
+        outputs = {name: Written(own["bytes"], own["sha256"]) for name, own in content["outputs"].items()}
+        if path.name.removesuffix(SUFFIX) not in outputs:
+            raise ValueError(f"it is that of {', '.join(sorted(outputs))}")
+        return Record(path, content["program"], Path(content["folder"]), outputs, content["inputs"])
     except _UNREADABLE as error:
         said = f"is not the record that was written ({_words(error)})"
         raise InputError(str(Fault(path, said, remake(path)))) from None
@@ -162,9 +159,7 @@ def check(path: str | Path) -> None:
         return
     if (record := record_of(path)) is None:
         return
-    written = record.outputs.get(path.name)
-    if written is None:
-        return
+    written = record.outputs[path.name]
     if (found := difference(path, written)) is not None:
         said = f"{found}: it is not what {record.program} wrote ({record.path.name})"
         raise InputError(str(Fault(path, said, remake(path))))
@@ -183,9 +178,12 @@ def _check_versions(path: Path, sha256: str, record: Record) -> None:
     place = _place(path)
     _digests[place] = sha256
     for name, used in record.inputs.items():
-        _made_from[_place(name)] = (used, path)
         if _digests.get(_place(name), used) != used:
             raise InputError(_older(path, name))
+        others, other = _made_from.setdefault(_place(name), (used, path))
+        if others != used:
+            again = remake(name, other, path)
+            raise InputError(f"{other} and {path} were made from two versions of {name}. Make them again by: {again}")
     used, user = _made_from.get(place, (sha256, path))
     if used != sha256:
         raise InputError(_older(user, path))

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire.files import read_json, write_text
+from latentwire.artefacts import read_json
+from latentwire.errors import InputError
+from latentwire.files import write_text
 
 # Stages in the order of the experiment, and what is in the paths of their jobs; the last that matches holds.
 STAGES = {
@@ -79,11 +81,17 @@ class Progress:
         return f"{self.stage}: {self.done} of {self.jobs} jobs done, about {left} left"
 
 
+def _passed(decision: Path) -> bool:
+    """Whether a gate sends its code dimension past Phase 2; not if its decision can't be read, as Snakemake says."""
+    try:
+        return not read_json(decision, frozenset({"run_phase2"}))["run_phase2"]
+    except InputError:
+        return False
+
+
 def _skipped(root: Path, jobs: Mapping[str, float]) -> set[str]:
     """Phase 2's jobs at the code dimensions whose gate passed."""
-    passed = {
-        path.parent.parent.name[1:] for path in root.glob("k*/gate/decision.json") if not read_json(path)["run_phase2"]
-    }
+    passed = {path.parent.parent.name[1:] for path in root.glob("k*/gate/decision.json") if _passed(path)}
     return {job for job in jobs if (match := _PHASE2.match(job)) and match.group(1) in passed}
 
 

@@ -87,7 +87,7 @@ def write_provenance(
     settings: dict[str, Any] = {
         name: [str(item) for item in value] if isinstance(value, list) else value if _plain(value) else str(value)
         for name, value in sorted(vars(arguments).items())
-        if name != "runtime"  # another attempt's
+        if name not in ("runtime", "command")  # another attempt's; how the experiment was started
     }
     files = [Path(path) for path in inputs if path is not None and Path(path).is_file()]
     artefact = Path(artefact)

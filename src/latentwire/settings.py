@@ -8,6 +8,7 @@ slow is imported: the Snakefile imports this.
 from __future__ import annotations
 
 import json
+import os
 import re
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -26,12 +27,31 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Occurrences = Annotated[float, Field(ge=0, le=1e6)]
-Text = Annotated[str, Field(min_length=1)]
+
+
+def _name(text: str) -> str:
+    """A path or name that commands and file systems take as it is, or that the home directory completes."""
+    if not text.strip() or len(text.encode(errors="replace")) > 1000 or text.startswith("-"):
+        raise ValueError("should be a name of at most 1000 bytes that does not begin with '-'")
+    if not text.isprintable():
+        raise ValueError("should hold no line ends and no other characters that can't be printed")
+    return os.path.expanduser(text)
+
+
+def _prompt(text: str) -> str:
+    """A text that fits into a command and that UTF-8 can hold."""
+    if len(text) > 20_000 or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("should have at most 20000 characters, no NUL, and no half of a surrogate pair")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Prompt = Annotated[str, AfterValidator(_prompt)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Unique = (AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True}))
 Seeds = Annotated[list[Seed], Field(min_length=1), *Unique]
 
-CodecName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+CodecName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 
 PromptStyle = Literal["chat", "plain"]
 OnLongPrompt = Literal["error", "trim"]
@@ -105,15 +125,15 @@ TemplateArguments = Annotated[dict[str, bool | int | str], BeforeValidator(_from
 class Model(Section):
     """The frozen language model."""
 
-    path: Text = "meta-llama/Llama-3.1-8B-Instruct"
+    path: Name = "meta-llama/Llama-3.1-8B-Instruct"
     """Model on the Hugging Face Hub, or a local directory with safetensors."""
-    revision: str | None = "0e9e39f249a16976918f6564b8830bc894c89659"
+    revision: Name | None = "0e9e39f249a16976918f6564b8830bc894c89659"
     """Commit of the model on the hub; null for a local directory."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """dtype of the frozen model."""
     prompt_style: PromptStyle = "chat"
     """chat (the model's own template) or plain ("... Answer:")."""
-    system_prompt: str | None = (
+    system_prompt: Prompt | None = (
         "Answer the question with a phrase copied from the context. Give the phrase only: no sentence, no explanation."
     )
     """System message of the chat style, or null."""
@@ -126,13 +146,13 @@ class Data(Section):
 
     source: Literal["hub", "local", "demo"] = "hub"
     """Where questions come from: hub (path), local (train_file, dev_file) or demo (the embedded corpus)."""
-    path: str | None = "rajpurkar/squad"
+    path: Name | None = "rajpurkar/squad"
     """Dataset on the hub."""
-    revision: str | None = "7b6d24c440a36b6815f21b70d25016731768db1f"
+    revision: Name | None = "7b6d24c440a36b6815f21b70d25016731768db1f"
     """Commit of the dataset on the hub."""
-    train_file: str | None = None
+    train_file: Name | None = None
     """Official SQuAD v1.1 JSON: the training set, or the single file to cut into three splits."""
-    dev_file: str | None = None
+    dev_file: Name | None = None
     """Official SQuAD v1.1 JSON: the development set, whose articles become gate and final."""
     seed: Seed = 0
     """Seed of the splits and samples, and of the demo corpus."""
@@ -291,7 +311,7 @@ class Resources(Section):
     """Upper bound for retries: the largest node's memory in MB; null for no limit."""
     max_runtime: Minutes | None = None
     """Upper bound for retries: the partition's time limit in minutes; null for no limit."""
-    gpu_model: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+$")] | None = None
+    gpu_model: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+$", max_length=100)] | None = None
     """GPU model that all GPU stages request, as Slurm names it ("h100"), so that arms compare; null for any."""
     prepare: Job = Job(threads=2, mem_mb=8_000, runtime=30, gpu=0)
     """Data preparation and token counts."""
@@ -337,7 +357,7 @@ class Tuning(Optimiser):
 class Configuration(Section):
     """LatentWire Stage 1: a whole experiment. An overlay names only what it changes."""
 
-    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "llama-3.1-8b-squad"
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "llama-3.1-8b-squad"
     """Name of the experiment; its results go to `results/<experiment>/`."""
     compress_dims: Annotated[list[Annotated[int, Field(ge=1, le=2**16)]], Field(min_length=1), *Unique] = [512]
     """Code dimensions K, at most the embedding dimension; the first is the primary test, the others exploratory."""
@@ -350,7 +370,7 @@ class Configuration(Section):
     adapter: AdapterSettings = AdapterSettings()
     phase1: Phase1 = Phase1()
     phase2: Phase2 = Phase2()
-    codecs: dict[CodecName, Text] = {}
+    codecs: dict[CodecName, Name] = {}
     """Codecs of your own, which become arms: each arm's name and its Python file."""
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()

@@ -130,6 +130,55 @@ def test_a_local_models_dimension_and_context_are_known(tmp_path, width_key):
     assert "256 and evaluate.max_new_tokens 33 do not fit into the model's context of 288 tokens" in too_long
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "can't be read"),
+        ("{", "can't be read"),
+        ("[1]", "a list instead of an object"),
+        ('{"is_encoder_decoder": true}', "has an encoder"),
+        ('{"model_type": "cohere", "logit_scale": 0.0625}', "rescales its logits (logit_scale)"),
+        ("a folder", "can't be read"),
+        ("a link to itself", "can't be read"),
+        ("nothing", "can't be read"),
+    ],
+)
+def test_a_local_model_that_cannot_serve_is_refused_before_anything_runs(tmp_path, content, said):
+    file = tmp_path / "model/config.json"
+    file.parent.mkdir()
+    match content:
+        case "nothing":
+            pass
+        case "a folder":
+            file.mkdir()
+        case "a link to itself":
+            file.symlink_to(file)
+        case _:
+            file.write_text(content)
+    message = problems_of(configured("model={path: ./model}"), tmp_path)
+    assert "model.path: " in message and said in message and len(message) < 400
+
+
+def test_text_where_a_models_numbers_belong_is_not_compared(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"hidden_size": "many", "max_position_embeddings": [1]}')
+    checked(configured("model={path: ./model}"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["-x", "a\nb", "a\n", "\0", " ", "", "x" * 1001, "\ud800"])
+def test_a_path_or_revision_is_a_name_that_commands_take_as_it_is(name):
+    for section, key in (("model", "path"), ("model", "revision"), ("data", "train_file")):
+        config = copy.deepcopy(HEADLINE)
+        config[section][key] = name
+        assert f"{section}.{key}: " in problems_of(config)
+
+
+def test_the_home_directory_is_completed(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    message = problems_of(configured("data={source: local, train_file: ~/train.json}"))
+    assert "data.train_file: '/home/somebody/train.json' does not exist" in message
+
+
 def test_all_problems_are_listed_at_once():
     wrong = configured("gate={threshold: 2, failin: 0.5}", "phase1={epochs: 0}")  # codespell:ignore failin
     message = problems_of(wrong)

@@ -124,6 +124,24 @@ def test_two_inputs_of_different_versions(order):
         check(order[1])
 
 
+def test_two_inputs_that_were_made_from_different_versions_of_a_third():
+    written("codes", inputs=[written("table")])
+    written("adapter", inputs=[written("table", "another")])
+    check("codes")
+    with pytest.raises(InputError, match="codes and adapter were made from two versions of table"):
+        check("adapter")
+
+
+def test_the_record_of_another_file_vouches_for_nothing():
+    Path("spectrum").write_text("1")
+    written("pca", by_products=["spectrum"])
+    written("table")
+    provenance_path("table").rename(provenance_path("pca"))
+    for name in ("pca", "spectrum"):
+        with pytest.raises(InputError, match=r"pca.provenance.json is not the record.*\(it is that of table\)"):
+            check(name)
+
+
 def test_what_a_reader_raises_is_named():
     Path("own").write_text('{"a": 1')
     with pytest.raises(InputError, match="^own can't be read: Expecting"):

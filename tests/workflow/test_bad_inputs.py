@@ -167,7 +167,8 @@ def test_a_ceiling_below_the_threshold_refuses_training(
     found = tmp_path / "ceiling.json"
     scores = finished / f"{RESULTS}/evaluation/ceiling/scores.parquet"
     flags = ["--override_ceiling"] if override else []
-    checked = program("check_ceiling.py", "--scores", scores, "--threshold", 0.7, *flags, "--output", found)
+    given = ("--scores", scores, "--prompts", finished / f"{RESULTS}/data/gate.parquet", "--output", found)
+    checked = program("check_ceiling.py", *given, "--threshold", 0.7, *flags)
     assert checked.code == 0  # the check itself always succeeds
     allowed = tmp_path / "training_allowed.json"
     ended = program("require_ceiling.py", "--ceiling", found, "--output", allowed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentwire.artefacts import read_json
+from latentwire.errors import InputError
 from latentwire.files import write_json
 
 
@@ -33,4 +34,9 @@ def recorded_configurations(folder: str | Path) -> list[str]:
 def is_confirmatory(folder: str | Path, configuration: str) -> bool:
     """Whether ``configuration`` was the first under which ``final`` was read."""
     path = Path(folder) / f"{configuration}.json"
-    return not path.exists() or not read_json(path, frozenset({"configuration", "earlier"}))["earlier"]
+    if not path.exists():
+        return True
+    found = read_json(path, frozenset({"configuration", "earlier"}))
+    if found["configuration"] != configuration:
+        raise InputError(f"{path} is the record of another configuration, {found['configuration']}")
+    return not found["earlier"]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from latentwire.files import read_json, read_jsonl, sha256_of
@@ -60,7 +61,7 @@ def file_differences(first: Path, second: Path) -> list[str]:
     compare = _KINDS.get(first.suffix, _bytes)
     try:
         return list(compare(first, second))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError, MemoryError) as error:
         return [f"can't be compared: {error}"]
 
 

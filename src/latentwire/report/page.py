@@ -10,6 +10,7 @@ import pandas as pd
 
 from latentwire.artefacts import read_json, read_parquet, read_tsv
 from latentwire.decisions.evidence import read_dimension
+from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
@@ -83,6 +84,7 @@ def _times(root: Path) -> Table:
     for path in sorted((root / "benchmarks").rglob("*.tsv")):
         table = read_tsv(path)
         job = str(path.relative_to(root / "benchmarks").with_suffix(""))
-        rows.append((job, str(round(float(table["s"].iloc[-1]), 1)), str(table["max_rss"].iloc[-1])))
+        with reading(path):
+            rows.append((job, str(round(float(table["s"].iloc[-1]), 1)), str(table["max_rss"].iloc[-1])))
     heads = ("job", "seconds", "peak memory, MB")
     return Table(heads, rows, heads[1:])
