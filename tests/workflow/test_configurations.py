@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -162,6 +163,21 @@ def test_a_dimension_larger_than_the_models_is_refused(fresh: Workspace):
     assert "compress_dims: 33 is larger than the model's embedding dimension, 32" in fresh.fail(
         "-n", "--config", "compress_dims=[33]"
     )
+
+
+@pytest.mark.parametrize("text", ["Name {name}, {k} or {{both}}", "-x", "--help", 'it\'s $HOME; `pwd` & "more"'])
+def test_a_prompt_reaches_its_program_as_it_is(fresh: Workspace, text: str):
+    (fresh / "own.yaml").write_text(yaml.safe_dump({"model": {"system_prompt": text}}))
+    output = fresh.succeed("data", "-n", "--printshellcmds", "--configfile", "tiny.yaml", "own.yaml", configfile=None)
+    (command,) = [line for line in output.splitlines() if "prepare_data.py" in line]
+    words = shlex.split(command.partition(": ")[2])
+    given = [own for own in words if own.startswith("--system_prompt")][0]
+    assert (given.partition("=")[2] or words[words.index(given) + 1]) == text
+
+
+def test_an_experiment_may_be_called_as_a_file_is(fresh: Workspace):
+    plan = fresh.plan("--config", "experiment=x.json")
+    assert {output.split("/")[1] for job in plan for output in job.outputs} == {"x.json"}
 
 
 def test_numbers_that_arrive_as_strings_are_numbers(fresh: Workspace):
