@@ -58,7 +58,7 @@ rule score:
     resources:
         **job_resources("prepare"),
     params:
-        evaluation=flags("evaluate", "batch_size", "identity_samples"),
+        evaluation=flags("evaluate", "batch_size", "identity_samples", "scoring"),
         code=code("score.py"),
     shell:
         "exec {PYTHON} {SCRIPTS}/score.py --predictions {input.predictions} --prompts {input.prompts}"

@@ -55,6 +55,7 @@ CodecName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 
 PromptStyle = Literal["chat", "plain"]
 OnLongPrompt = Literal["error", "trim"]
+Scoring = Literal["squad", "words", "characters"]
 OriginalArm = Literal["identity", "mean", "question"]
 TableArm = Literal[
     "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4", "rotated4", "rotated2",
@@ -252,6 +253,8 @@ class Evaluate(Section):
     """Questions of the identity arm, which must equal text, in whole batches of text; null takes all."""
     divergence_samples: Count | None = 1000
     """Questions, evenly spaced, on which predictions are compared with the uncompressed model's; null takes all."""
+    scoring: Scoring = "squad"
+    """F1 and EM: squad (official v1.1, English), words (punctuation of all scripts, articles kept) or characters."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 4
     """Jobs per evaluation, each of which loads the model; the number changes no answer."""
 

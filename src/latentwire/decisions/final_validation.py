@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from safetensors import safe_open
 
@@ -11,10 +11,16 @@ from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 from latentwire.decisions.kept import kept
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
+from latentwire.evaluation.scores import scoring_warnings
 from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.provenance import code_commit, provenance_path, utc_day
 from latentwire.results import AnswerCounts, Ceiling, DataOrigin, ModelOrigin, Verdict, required_keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from latentwire.settings import Scoring
 
 WARNED_SHARE = 0.01
 
@@ -44,6 +50,7 @@ def validate(
     variances = [explained_variance(paths.spectrum, k) for k in compress_dims]
     model, data = _origin(paths)
     warnings = read_json(paths.manifest)["warnings"]
+    scoring = read_json(provenance_path(paths.scores("final")))["settings"]["scoring"]
     entries = [
         dimension_verdict(
             results,
@@ -67,7 +74,11 @@ def validate(
         "configurations_that_read_final": recorded_configurations(paths.final_reads),
         "outcome": entries[0]["outcome"],
         "wording": entries[0]["wording"],
-        "warnings": [*warnings, *_answer_warnings(entries[0]["arms"]["text"]["counts"])],
+        "warnings": [
+            *warnings,
+            *_answer_warnings(entries[0]["arms"]["text"]["counts"]),
+            *_scoring_warnings(dimensions[0].arms["text"].rows, scoring),
+        ],
         "ceiling": ceiling,
         "kept": kept(dimensions, **settings.bootstrap),
         "entries": entries,
@@ -102,6 +113,12 @@ def _answer_warnings(counts: AnswerCounts) -> list[str]:
         for name, said in kinds.items()
         if (number := cast("int", counts[name])) > WARNED_SHARE * counts["questions"]  # type: ignore[literal-required]
     ]
+
+
+def _scoring_warnings(rows: pd.DataFrame, scoring: Scoring) -> list[str]:
+    """What F1 is not, or should not be."""
+    own = [] if scoring == "squad" else [f"F1 and EM are by the definition '{scoring}', not the official one of SQuAD"]
+    return own + scoring_warnings(rows, scoring)
 
 
 def _table_shape(path: str) -> tuple[int, int, int]:

@@ -14,13 +14,15 @@ from latentwire.arms_table import ARMS, Variant, arm_row
 from latentwire.artefacts import read_parquet
 from latentwire.errors import InputError
 from latentwire.evaluation.questions import arm_batches
-from latentwire.evaluation.squad_metrics import exact_match, f1
+from latentwire.evaluation.squad_metrics import exact_match, f1, has_latin_words
 from latentwire.evaluation.statistics import mean_interval
 from latentwire.integrity import remake
 
 if TYPE_CHECKING:
     from latentwire.results import ArmF1, SubsetF1
+    from latentwire.settings import Scoring
 
+FOREIGN_SHARE = 0.01
 DEGENERATE_WORDS = 4
 DEGENERATE_DISTINCT = 0.5
 _WRAPPING = re.compile(r"^\s*(<\|?\w*think|<\|?\w*reason|```)|:\s*$", re.IGNORECASE)
@@ -47,6 +49,7 @@ def score_predictions(
     prompts: pd.DataFrame,
     batch_size: int,
     identity_samples: int | None = None,
+    scoring: Scoring = "squad",
 ) -> pd.DataFrame:
     """One row per question, arm, code dimension and seed, with F1 and EM.
 
@@ -54,6 +57,7 @@ def score_predictions(
         records: predictions of one or more arms.
         prompts: the split.
         batch_size, identity_samples: of the evaluation, which answers some batches alone with ``identity``.
+        scoring: the definition of F1 and EM.
 
     Raises:
         InputError: an arm has no prediction for a question, or two.
@@ -75,12 +79,23 @@ def score_predictions(
                 "each needs exactly one: evaluate the arm again"
             )
         scored = asked.merge(own.drop(columns="article"), on="id", how="left", validate="one_to_one")
-        scored["f1"] = [f1(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)]
-        scored["em"] = [
-            exact_match(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)
-        ]
+        pairs = [(p, list(refs)) for p, refs in zip(scored["prediction"], scored["answers"], strict=True)]
+        scored["f1"] = [f1(prediction, references, scoring) for prediction, references in pairs]
+        scored["em"] = [exact_match(prediction, references, scoring) for prediction, references in pairs]
         tables.append(scored)
     return pd.concat(tables, ignore_index=True)
+
+
+def scoring_warnings(prompts: pd.DataFrame, scoring: Scoring) -> list[str]:
+    """What makes F1 a matter of form: references that the official definition was not made for."""
+    foreign = sum(not any(map(has_latin_words, references)) for references in prompts["answers"])
+    if scoring != "squad" or foreign <= FOREIGN_SHARE * len(prompts):
+        return []
+    return [
+        f"the references of {foreign} of {len(prompts)} questions hold no Latin words, and the official definition of "
+        "F1 (evaluate.scoring: squad) leaves their punctuation and does not tell their words apart: set "
+        "evaluate.scoring to words or characters"
+    ]
 
 
 def read_scores(path: str | Path, ids: Iterable[str]) -> pd.DataFrame:

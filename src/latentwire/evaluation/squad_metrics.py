@@ -1,14 +1,19 @@
 """Exact match and F1 as SQuAD v1.1 defines them (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1).
 
-All scores are fractions from 0 to 1.
+That definition is English. Two others differ in what of a text counts, the tokens: ``words``, without the punctuation
+and symbols of any script and with all articles, and ``characters``, in which each character of a script without spaces
+is a token, as in evaluations of Chinese (Lewis et al. 2020, MLQA, section 3.2). All scores are fractions from 0 to 1.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from latentwire.settings import Scoring
 
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -23,21 +28,42 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLE.sub(" ", bare).split())
 
 
-def exact_match(prediction: str, references: str | Sequence[str]) -> float:
+# Scripts that put no space between words, by what the names of their characters begin with.
+_WITHOUT_SPACES = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+
+
+def answer_tokens(text: str, scoring: Scoring = "squad") -> list[str]:
+    """What of an answer counts."""
+    if scoring == "squad":
+        return normalize_answer(text).split()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    bare = "".join(character for character in folded if unicodedata.category(character)[0] not in "PS")
+    if scoring == "characters":
+        bare = "".join(f" {own} " if unicodedata.name(own, "").startswith(_WITHOUT_SPACES) else own for own in bare)
+    return bare.split()
+
+
+def has_latin_words(text: str) -> bool:
+    """Whether a text holds a Latin letter or a digit, which the official definition was made for."""
+    return any(own.isdecimal() or unicodedata.name(own, "").startswith("LATIN ") for own in text)
+
+
+def exact_match(prediction: str, references: str | Sequence[str], scoring: Scoring = "squad") -> float:
     """1.0 where the normalised prediction equals any normalised reference, otherwise 0.0.
 
     Args:
         prediction: the generated answer.
         references: the accepted answers, or the only one.
+        scoring: the definition.
 
     Raises:
         ValueError: there is no reference.
     """
-    answer = normalize_answer(prediction)
-    return float(any(answer == normalize_answer(reference) for reference in _listed(references)))
+    answer = answer_tokens(prediction, scoring)
+    return float(any(answer == answer_tokens(reference, scoring) for reference in _listed(references)))
 
 
-def f1(prediction: str, references: str | Sequence[str]) -> float:
+def f1(prediction: str, references: str | Sequence[str], scoring: Scoring = "squad") -> float:
     """The largest token F1 of the prediction over the references, from 0 to 1.
 
     A token counts as often as it occurs in both texts. Where both normalise to nothing the F1 is 0 although the
@@ -46,12 +72,13 @@ def f1(prediction: str, references: str | Sequence[str]) -> float:
     Args:
         prediction: the generated answer.
         references: the accepted answers, or the only one.
+        scoring: the definition.
 
     Raises:
         ValueError: there is no reference.
     """
-    answer = normalize_answer(prediction).split()
-    return max(_token_f1(answer, normalize_answer(reference).split()) for reference in _listed(references))
+    answer = answer_tokens(prediction, scoring)
+    return max(_token_f1(answer, answer_tokens(reference, scoring)) for reference in _listed(references))
 
 
 def batch_metrics(preds: Sequence[str], refs: Sequence[str | Sequence[str]]) -> tuple[float, float]:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.errors import InputError
-from latentwire.evaluation.scores import distinct_1, is_degenerate, is_wrapped, score_predictions, summarise_arm
+from latentwire.evaluation.scores import (
+    distinct_1,
+    is_degenerate,
+    is_wrapped,
+    score_predictions,
+    scoring_warnings,
+    summarise_arm,
+)
 
 
 def split(questions: int = 6) -> pd.DataFrame:
@@ -154,3 +161,25 @@ def test_collapse_is_counted():
     assert summary["f1"]["estimate"] == summary["em"]["estimate"] == pytest.approx(55 / 60)
     assert summary["f1_unseen_answer_type"] == {"estimate": 0.0, "questions": 3}
     assert summary["f1_seen_answer_types"] == {"estimate": pytest.approx(55 / 57), "questions": 57}
+
+
+@pytest.mark.parametrize(
+    ("references", "scoring", "warned"),
+    [
+        ([["北京。"], ["Paris"]], "squad", "the references of 1 of 2 questions hold no Latin words"),
+        ([["北京。"], ["Париж", "Paris"]], "squad", "the references of 1 of 2"),
+        ([["北京。"], ["Paris"]], "words", None),
+        ([["1949"], ["Zürich"]], "squad", None),
+    ],
+)
+def test_references_that_the_official_definition_was_not_made_for_are_said(references, scoring, warned):
+    found = scoring_warnings(pd.DataFrame({"answers": references}), scoring)
+    assert bool(found) == (warned is not None)
+    assert all(warned in line and "set evaluate.scoring to words or characters" in line for line in found)
+
+
+def test_another_definition_is_used_where_it_is_asked_for():
+    questions = split().assign(answers=[["«Elbe»"]] * len(split()))
+    rows = records("text", dict.fromkeys(questions["id"], "Elbe"))
+    assert score_predictions(rows, questions, 2)["f1"].eq(0).all()
+    assert score_predictions(rows, questions, 2, scoring="words")["f1"].eq(1).all()

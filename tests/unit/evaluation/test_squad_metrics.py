@@ -141,3 +141,38 @@ def test_bad_batches_are_refused_by_what_is_wrong() -> None:
 
 def test_the_earlier_name_is_the_same_function() -> None:
     assert latentwire.core_utils.batch_metrics is batch_metrics
+
+
+# Other definitions
+
+
+@pytest.mark.parametrize(
+    ("scoring", "prediction", "reference", "expected_f1", "expected_em"),
+    [
+        ("squad", "北京。", "北京", 0.0, 0.0),
+        ("words", "北京。", "北京", 1.0, 1.0),
+        ("words", "«Elbe»", "“Elbe”", 1.0, 1.0),
+        ("words", "Die Elbe", "the Elbe", 0.5, 0.0),  # no articles are dropped
+        ("words", "STRASSE", "Straße", 1.0, 1.0),
+        ("words", "Ｎａｔｏ", "nato", 1.0, 1.0),
+        ("words", "北京市", "北京", 0.0, 0.0),
+        ("characters", "北京市", "北京", 0.8, 0.0),
+        ("characters", "在1949年，北京", "1949年", 2 * 2 / (5 + 2), 0.0),
+        ("characters", "New York", "york", 2 / 3, 0.0),
+        ("characters", "東京タワー", "東京タワー。", 1.0, 1.0),
+        ("characters", "กรุงเทพ", "กรุง", 2 * 4 / (7 + 4), 0.0),
+    ],
+)
+def test_other_definitions_on_cases_worked_by_hand(scoring, prediction, reference, expected_f1, expected_em):
+    assert f1(prediction, reference, scoring) == pytest.approx(expected_f1)
+    assert exact_match(prediction, reference, scoring) == expected_em
+
+
+@given(st.lists(st.sampled_from(["Denver", "u.s.", "1,000", "x-y", "--", "\n"]), max_size=6).map(" ".join), REFERENCES)
+def test_without_articles_all_definitions_agree_on_ascii(prediction, references):
+    plain = [" ".join(word for word in text.split() if normalize_answer(word)) for text in references]
+    plain = [text for text in plain if text.isascii()] or ["denver"]
+    for scoring in ("words", "characters"):
+        expected = max(f1_by_definition(prediction, text) for text in map(normalize_answer, plain))
+        without = [normalize_answer(text) for text in plain]
+        assert f1(prediction, without, scoring) == pytest.approx(float(expected))
