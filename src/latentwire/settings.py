@@ -169,6 +169,8 @@ class Data(Section):
     """Longest prompt in tokens, at most the model's context."""
     on_long_prompt: OnLongPrompt = "error"
     """What to do with a longer evaluation prompt: error, or trim its context. Training prompts are always trimmed."""
+    skip_invalid: bool = False
+    """Pass over malformed paragraphs and questions, and count them; otherwise the first is an error."""
 
 
 class Pca(Section):

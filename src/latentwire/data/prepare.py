@@ -6,29 +6,35 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import regex
 
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
 from latentwire.data.splits import SPLITS, assign_articles, join_articles, sample_rows
-from latentwire.data.squad import Row, flatten_squad, read_hub, read_squad_json
+from latentwire.data.squad import Row, flatten_squad, misplaced_answers, read_hub, read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt
 
 log = logging.getLogger(__name__)
 
-# What the official scoring was made for, and how many questions without it are worth a warning.
-LATIN = regex.compile(r"[\p{Script=Latin}\p{Number}]")
-FOREIGN_SHARE = 0.1
+# Of malformed questions, how many are named.
+NAMED = 20
 
 
-def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Training and development questions (None for a single-file source) as flat rows."""
+def read_source(settings: Data, passed_over: list[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Training and development questions (None for a single-file source) as flat rows.
+
+    Args:
+        settings: of the configuration.
+        passed_over: takes the errors of malformed questions, which are left out; None to raise the first.
+
+    Raises:
+        InputError: the source can't be read, or is malformed.
+    """
     match settings.source:
         case "demo":
             splits = demo_splits(settings.seed)
@@ -37,21 +43,26 @@ def read_source(settings: Data) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         case "local":
             if not settings.train_file:
                 raise InputError("data.source is 'local' but data.train_file names no file")
-            dev_rows = read_squad_json(settings.dev_file) if settings.dev_file else None
-            train_rows = read_squad_json(settings.train_file)
+            dev_rows = read_squad_json(settings.dev_file, passed_over) if settings.dev_file else None
+            train_rows = read_squad_json(settings.train_file, passed_over)
         case "hub":
             if not settings.path:
                 raise InputError("data.source is 'hub' but data.path names no data set")
             train_rows, dev_rows = read_hub(settings.path, settings.revision)
-    return _frame(train_rows), None if dev_rows is None else _frame(dev_rows)
+    return _frame(train_rows, passed_over), None if dev_rows is None else _frame(dev_rows, passed_over)
 
 
-def _frame(rows: list[Row]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    for identifier, answers in zip(frame["id"], frame["answers"], strict=True):
-        if not answers["text"]:
-            raise InputError(f"question {identifier!r} has no answers (SQuAD v1.1 needs one)")
-    return frame
+def _frame(rows: list[Row], passed_over: list[str] | None) -> pd.DataFrame:
+    kept = []
+    for row in rows:
+        if row["answers"]["text"]:
+            kept.append(row)
+            continue
+        said = f"question {row['id']!r:.80} has no answers (SQuAD v1.1 needs one)"
+        if passed_over is None:
+            raise InputError(f"{said}; data.skip_invalid passes such questions over")
+        passed_over.append(said)
+    return pd.DataFrame(kept)
 
 
 def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict[str, pd.DataFrame]:
@@ -148,14 +159,22 @@ def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str,
     prompt holds.
 
     Returns:
-        The manifest: settings; counts and a content hash of each split; every dropped or trimmed question with its
-        reason; the ids of those that sampling left out; splits with fewer questions than were asked for. Every
-        question of the source is in a split's file, dropped, or left out.
+        The manifest: settings; counts and a content hash of each split; malformed questions that were passed over, and
+        answers that are not where they should be; every dropped or trimmed question with its reason; the ids of those
+        that sampling left out; splits with fewer questions than were asked for. Every question of the source is in a
+        split's file, passed over, dropped, or left out.
     """
     manifest: dict[str, Any] = {"settings": settings.model_dump(), "splits": {}}
     manifest |= {"dropped_or_trimmed": [], "not_sampled": {}, "fewer_than_asked": {}, "warnings": []}
+    passed_over: list[str] | None = [] if settings.skip_invalid else None
+    train, dev = read_source(settings, passed_over)
+    manifest["passed_over"] = {"questions": len(passed_over or []), "first": (passed_over or [])[:NAMED]}
+    manifest["misplaced_answers"] = misplaced_answers(
+        cast("Row", row) for frame in (train, dev) if frame is not None for row in frame.to_dict("records")
+    )
+    _warn_of_source(manifest)
     seen: np.ndarray | None = None
-    for name, rows in split_rows(*read_source(settings), settings.seed).items():
+    for name, rows in split_rows(train, dev, settings.seed).items():
         asked = _samples(settings, name)
         drawn, left_out = draw(name, rows, settings)
         if left_out:
@@ -183,6 +202,17 @@ def prepare(settings: Data, renderer: PromptRenderer, output: Path) -> dict[str,
     return manifest
 
 
+def _warn_of_source(manifest: dict[str, Any]) -> None:
+    """Log what the source's questions lack; malformed ones that were passed over also stand in the verdict."""
+    if count := manifest["passed_over"]["questions"]:
+        first = manifest["passed_over"]["first"][0]
+        manifest["warnings"].append(f"{count} malformed paragraphs or questions were passed over, the first: {first}")
+        log.warning(manifest["warnings"][-1])
+    for what, count in manifest["misplaced_answers"].items():
+        if count:
+            log.warning("%d questions have an answer that is %s", count, what.replace("_", " "))
+
+
 def _warnings(name: str, frame: pd.DataFrame, notes: list[dict[str, str]]) -> list[str]:
     """What a reader of the verdict has to know about an evaluation split."""
     if name == "train":
@@ -192,12 +222,6 @@ def _warnings(name: str, frame: pd.DataFrame, notes: list[dict[str, str]]) -> li
     if dropped:
         asked = dropped + len(frame)
         found.append(f"{dropped} of {asked} questions of {name} were dropped: no part of the context fits")
-    foreign = sum(not any(LATIN.search(answer) for answer in answers) for answers in frame["answers"])
-    if foreign > FOREIGN_SHARE * len(frame):
-        found.append(
-            f"{foreign} of {len(frame)} questions of {name} have no reference with a Latin letter or a digit; "
-            "official SQuAD v1.1 scoring splits words at spaces and knows English articles and ASCII punctuation only"
-        )
     return found
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 
@@ -40,55 +41,71 @@ def _require_text(value: Any, where: str, name: str) -> None:
     )
 
 
-def _paragraph_rows(title: str, paragraph: Any, where: str) -> Iterator[Row]:
+def _paragraph(paragraph: Any, where: str) -> tuple[str, list[Any]]:
+    """Context and questions."""
     _require(isinstance(paragraph, dict), where, "a paragraph must be an object")
-    context = paragraph.get("context")
     _require("context" in paragraph, where, "'context' is missing")
-    _require_text(context, where, "context")
+    _require_text(paragraph["context"], where, "context")
     _require(isinstance(paragraph.get("qas"), list), where, "'qas' must be a list")
-    for number, qa in enumerate(paragraph["qas"]):
-        place = f"{where}, qas[{number}]"
-        _require(
-            isinstance(qa, dict) and isinstance(qa.get("id"), (str, int)),
-            place,
-            "a question must be an object with an 'id'",
-        )
-        place = f"{place} (id {qa['id']!r})"
-        question, answers = qa.get("question"), qa.get("answers")
-        _require("question" in qa, place, "'question' is missing")
-        _require_text(question, place, "question")
-        _require(
-            isinstance(answers, list) and bool(answers), place, "the question has no answers (SQuAD v1.1 needs one)"
-        )
-        for answer in answers:
-            _require(
-                isinstance(answer, dict)
-                and isinstance(answer.get("text"), str)
-                and bool(answer["text"].strip())
-                and type(answer.get("answer_start")) is int
-                and answer["answer_start"] >= 0,
-                place,
-                "an answer needs a non-empty 'text' and an 'answer_start', an integer from 0",
-            )
-            _require_text(answer["text"], place, "text")
-        yield {
-            "id": str(qa["id"]),
-            "title": title,
-            "context": context,
-            "question": question,
-            "answers": {
-                "text": [answer["text"] for answer in answers],
-                "answer_start": [answer["answer_start"] for answer in answers],
-            },
-        }
+    return paragraph["context"], paragraph["qas"]
 
 
-def flatten_squad(content: Any, name: str) -> list[Row]:
+def _question(title: str, context: str, qa: Any, where: str) -> Row:
+    _require(
+        isinstance(qa, dict) and isinstance(qa.get("id"), (str, int)),
+        where,
+        "a question must be an object with an 'id'",
+    )
+    where = f"{where} (id {qa['id']!r:.80})"
+    question, answers = qa.get("question"), qa.get("answers")
+    _require("question" in qa, where, "'question' is missing")
+    _require_text(question, where, "question")
+    _require(qa.get("is_impossible") is not True, where, "'is_impossible': SQuAD v1.1 has questions with answers only")
+    _require(isinstance(answers, list) and bool(answers), where, "the question has no answers (SQuAD v1.1 needs one)")
+    for answer in answers:
+        _require(
+            isinstance(answer, dict)
+            and isinstance(answer.get("text"), str)
+            and bool(answer["text"].strip())
+            and type(answer.get("answer_start")) is int
+            and answer["answer_start"] >= 0,
+            where,
+            "an answer needs a non-empty 'text' and an 'answer_start', an integer from 0",
+        )
+        _require_text(answer["text"], where, "text")
+    return {
+        "id": str(qa["id"]),
+        "title": title,
+        "context": context,
+        "question": question,
+        "answers": {
+            "text": [answer["text"] for answer in answers],
+            "answer_start": [answer["answer_start"] for answer in answers],
+        },
+    }
+
+
+T = TypeVar("T")
+
+
+def _unless_malformed(read: Callable[[], T], passed_over: list[str] | None) -> T | None:
+    """What ``read`` gives; or None, with its error in ``passed_over`` if there is one."""
+    try:
+        return read()
+    except InputError as error:
+        if passed_over is None:
+            raise
+        passed_over.append(str(error))
+        return None
+
+
+def flatten_squad(content: Any, name: str, passed_over: list[str] | None = None) -> list[Row]:
     """The questions of an official SQuAD v1.1 JSON value as flat rows.
 
     Args:
         content: the parsed JSON: ``{"data": [{"title", "paragraphs": [{"context", "qas"}]}]}``.
         name: what errors call it, such as the file's path.
+        passed_over: takes the error of each malformed paragraph or question, which is left out; None to raise it.
 
     Raises:
         InputError: something is malformed; names the article, paragraph and question.
@@ -96,25 +113,45 @@ def flatten_squad(content: Any, name: str) -> list[Row]:
     _require(
         isinstance(content, dict) and isinstance(content.get("data"), list), name, "no 'data' list: not SQuAD v1.1"
     )
-    rows: list[Row] = []
+    rows: dict[str, Row] = {}
     for number, article in enumerate(content["data"]):
         where = f"{name}: data[{number}]"
         _require(isinstance(article, dict) and "title" in article, where, "'title' is missing")
         _require(isinstance(article["title"], str), where, f"'title' must be text, not {article['title']!r:.80}")
-        where = f"{where} ({article['title']!r})"
+        where = f"{where} ({article['title']!r:.80})"
         _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
         for index, paragraph in enumerate(article["paragraphs"]):
-            rows += _paragraph_rows(article["title"], paragraph, f"{where}, paragraphs[{index}]")
+            place = f"{where}, paragraphs[{index}]"
+            found = _unless_malformed(partial(_paragraph, paragraph, place), passed_over)
+            context, questions = found or ("", [])
+            for own, qa in enumerate(questions):
+                at = f"{place}, qas[{own}]"
+                row = _unless_malformed(partial(_question, article["title"], context, qa, at), passed_over)
+                if row is not None:
+                    _unless_malformed(partial(_add, rows, row, name), passed_over)
     _require(bool(rows), name, "there is not a single question in it")
-    seen: set[str] = set()
+    return list(rows.values())
+
+
+def _add(rows: dict[str, Row], row: Row, name: str) -> None:
+    _require(row["id"] not in rows, name, f"question id {row['id']!r:.80} occurs twice")
+    rows[row["id"]] = row
+
+
+def misplaced_answers(rows: Iterable[Row]) -> dict[str, int]:
+    """How many questions have an answer that is not in the context, or is not where ``answer_start`` says."""
+    missing = elsewhere = 0
     for row in rows:
-        _require(row["id"] not in seen, name, f"question id {row['id']!r} occurs twice")
-        seen.add(row["id"])
-    return rows
+        context, answers = row["context"], row["answers"]
+        pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
+        absent = any(text not in context for text, _ in pairs)
+        missing += absent
+        elsewhere += not absent and any(context[start : start + len(text)] != text for text, start in pairs)
+    return {"not_in_context": missing, "not_at_answer_start": elsewhere}
 
 
-def read_squad_json(path: str | Path) -> list[Row]:
-    """The questions of an official SQuAD v1.1 JSON file.
+def read_squad_json(path: str | Path, passed_over: list[str] | None = None) -> list[Row]:
+    """The questions of an official SQuAD v1.1 JSON file; ``passed_over``: see :func:`flatten_squad`.
 
     Raises:
         InputError: the file is missing, is not JSON, or is malformed; names the item.
@@ -126,7 +163,7 @@ def read_squad_json(path: str | Path) -> list[Row]:
         raise InputError(f"{path}: no such file (data.train_file, data.dev_file)") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    return flatten_squad(content, str(path))
+    return flatten_squad(content, str(path), passed_over)
 
 
 def read_hub(name: str, revision: str | None) -> tuple[list[Row], list[Row]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from latentwire.results import ArmF1, SubsetF1
     from latentwire.settings import Scoring
 
-FOREIGN_SHARE = 0.01
+FOREIGN_SHARE = 0.1
 DEGENERATE_WORDS = 4
 DEGENERATE_DISTINCT = 0.5
 _WRAPPING = re.compile(r"^\s*(<\|?\w*think|<\|?\w*reason|```)|:\s*$", re.IGNORECASE)

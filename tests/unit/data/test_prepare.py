@@ -320,9 +320,8 @@ def test_what_an_evaluation_split_lacks_is_warned_of(renderer, tmp_path, caplog)
     given = {"source": "local", "train_file": str(tmp_path / "foreign.json"), "on_long_prompt": "trim"}
     everything = dict.fromkeys(SPLITS)
     manifest = prepare(data_settings(everything, **given, max_prompt_tokens=200), renderer, tmp_path / "out")
-    dropped, foreign = (w for w in manifest["warnings"] if " final " in w or " of final" in w)
+    (dropped,) = (w for w in manifest["warnings"] if " final " in w or " of final" in w)
     assert "questions of final were dropped: no part of the context fits" in dropped
-    assert "have no reference with a Latin letter" in foreign
     assert not any("train" in warning for warning in manifest["warnings"])
     assert all(warning in caplog.text for warning in manifest["warnings"])
 
@@ -330,3 +329,40 @@ def test_what_an_evaluation_split_lacks_is_warned_of(renderer, tmp_path, caplog)
 def test_prompts_that_were_never_prepared_say_which_stage_to_run(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path}/gate.parquet.*run the data stage first"):
         read_prompts(tmp_path / "gate.parquet")
+
+
+def spoilt_file(folder):
+    """Ten articles, of which the first holds what SQuAD v1.1 does not have."""
+    content = generate_corpus(5, 10, paragraphs=2, questions=3)
+    first, second = content["data"][0]["paragraphs"]
+    first["qas"][0]["answers"] = []
+    first["qas"][1]["is_impossible"] = True
+    first["qas"][2]["answers"][0]["answer_start"] += 1
+    second["qas"][0]["question"] = 7
+    second["qas"][1]["answers"][0]["text"] = "not there"
+    second["qas"][2]["id"] = content["data"][1]["paragraphs"][0]["qas"][0]["id"]
+    content["data"][2]["paragraphs"][0].pop("context")
+    (folder / "spoilt.json").write_text(json.dumps(content))
+    return {"source": "local", "train_file": str(folder / "spoilt.json")}
+
+
+def test_malformed_questions_are_passed_over_and_counted_where_that_is_asked_for(renderer, tmp_path, caplog):
+    given = spoilt_file(tmp_path)
+    with pytest.raises(
+        InputError, match=r"data\[0\].*paragraphs\[0\], qas\[0\] \(id 'demo-5-0-0-0'\): the question has no"
+    ):
+        prepare(data_settings(dict.fromkeys(SPLITS), **given), renderer, tmp_path / "refused")
+    own = data_settings(dict.fromkeys(SPLITS), **given, skip_invalid=True)
+    manifest = prepare(own, renderer, tmp_path / "out")
+    assert manifest["passed_over"]["questions"] == 5  # three questions, a repeated id, a paragraph
+    assert manifest["misplaced_answers"] == {"not_in_context": 1, "not_at_answer_start": 1}
+    kept = sum(split["questions"] for split in manifest["splits"].values())
+    assert kept == 10 * 2 * 3 - 4 - 3
+    assert "5 malformed paragraphs or questions were passed over, the first: " in manifest["warnings"][0]
+    assert "1 questions have an answer that is not in context" in caplog.text
+
+
+def test_sound_data_have_nothing_to_pass_over(renderer, tmp_path):
+    manifest = prepare(data_settings(), renderer, tmp_path)
+    assert manifest["passed_over"] == {"questions": 0, "first": []}
+    assert set(manifest["misplaced_answers"].values()) == {0}
