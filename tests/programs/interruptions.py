@@ -75,7 +75,7 @@ class KilledWithoutProvenance:
 
     def watch(self, method: Callable[..., None]) -> Callable[..., None]:
         """``method`` as it is."""
-        provenance.write_provenance = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        provenance.write_provenance = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         return method
 
 
