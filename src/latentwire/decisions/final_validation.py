@@ -50,7 +50,7 @@ def validate(
     variances = [explained_variance(paths.spectrum, k) for k in compress_dims]
     model, data = _origin(paths)
     warnings = read_json(paths.manifest)["warnings"]
-    scoring = read_json(provenance_path(paths.scores("final")))["settings"]["scoring"]
+    scoring = read_json(provenance_path(paths.scores("final")))["settings"].get("scoring", "squad")
     entries = [
         dimension_verdict(
             results,
