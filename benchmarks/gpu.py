@@ -23,7 +23,7 @@ import os
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -47,9 +47,11 @@ from latentwire.device import described
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.lm import load_model, load_tokenizer
+from latentwire.processes import Processes
 from latentwire.settings import Optimiser
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import make_optimiser
+from latentwire.training.memory import LossInParts
 from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error
 from latentwire.training.packing import Layout, prompt_batch
 from latentwire.training.phase2 import PromptScorer, prompt_inputs
@@ -465,10 +467,18 @@ class Bench:
     def _our_loss(
         self, scorer: PromptScorer, layout: Layout | None = None
     ) -> Callable[[Adapter, Prompts, Prompts], torch.Tensor]:
+        in_parts = LossInParts(Processes())
+
         def loss_of(adapter: Adapter, prompts: Prompts, masks: Prompts) -> torch.Tensor:
             (rebuilt_UD, ids_U), reconstruction = self._reconstruction(adapter, prompts)
-            batch = prompt_batch(prompts, masks, layout or scorer.layout)
-            return reconstruction + scorer.cross_entropy(prompt_inputs(rebuilt_UD, ids_U, batch.ids_BL), batch)
+            labels = sum(int(np.count_nonzero(mask[1:])) for mask in masks)
+
+            def cross_entropy(rows_UD: torch.Tensor, chosen: Sequence[int]) -> torch.Tensor:
+                own = [prompts[index] for index in chosen], [masks[index] for index in chosen]
+                batch = prompt_batch(*own, layout or scorer.layout)
+                return scorer.cross_entropy(prompt_inputs(rows_UD, ids_U, batch.ids_BL), batch, "sum") / labels
+
+            return reconstruction + in_parts(rebuilt_UD, range(len(prompts)), cross_entropy)
 
         return loss_of
 
