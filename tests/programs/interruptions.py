@@ -84,6 +84,8 @@ Fault = Interruption | Takeover | KilledWithoutProvenance
 
 def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Fault | None) -> None:
     """What the process does: the program, in its folder, with a checkpoint after every step."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # which what starts the tests in the background may ignore
+        signal.signal(number, signal.SIG_DFL)
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

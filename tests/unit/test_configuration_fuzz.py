@@ -86,7 +86,7 @@ def spoilt(generator):
                     part[generator.choice(KEYS)] = generator.choice(VALUES)
                 case "missing":
                     part.pop(last)
-        except (TypeError, KeyError, IndexError):  # another change has taken the place away
+        except (AttributeError, TypeError, KeyError, IndexError):  # another change has taken the place away
             continue
     return config
 

@@ -47,6 +47,7 @@ def entry():
         ],
         "causes": [{"cause": "adapter too small", "reading": "a reading", "command": ".venv/bin/snakemake -n"}],
         "next": {"why": "adapter too small?", "command": ".venv/bin/snakemake --next"},
+        "instead": {"why": "quant reaches <F1> 80.0%", "command": ".venv/bin/snakemake --instead"},
     }
 
 
@@ -70,6 +71,7 @@ def page():
         model="owner/model at revision abc",
         data="owner/squad at revision def",
         outcomes=outcomes_table(verdict),
+        kept=["Keeps 99%? Not shown: quant:16."],
         figures={16: {"arms": "<svg/>", "curves": "<svg/>"}},
         tables={16: {"arms": scores_table(found), "criteria": criteria_table(found), "examples": example}},
         spectrum="<svg/>",
@@ -106,3 +108,5 @@ def test_what_comes_from_data_is_escaped_and_what_comes_next_is_said(page):
     assert '<p class="warning">a &lt;warning&gt;.</p>' in page
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; more" in page and "<b>bold" not in page
     assert "<pre>.venv/bin/snakemake --next</pre>" in page
+    assert "<p>Instead: quant reaches &lt;F1&gt; 80.0%.</p>\n<pre>.venv/bin/snakemake --instead</pre>" in page
+    assert "<li>Keeps 99%? Not shown: quant:16.</li>" in page

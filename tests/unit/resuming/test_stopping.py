@@ -27,7 +27,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def _restored():
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # What starts the tests in the background may ignore some of them.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
