@@ -61,6 +61,7 @@ rule train_phase2:
         benchmark_of(PATHS.adapter("{k}", "{seed}", "{arm}"))
     wildcard_constraints:
         arm="|".join(TRAINED["phase2"]),
+    priority: 10
     threads: threads_of("phase2")
     resources:
         **job_resources("phase2"),
