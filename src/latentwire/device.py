@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import torch
 
 from latentwire.errors import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _held: list[IO[str]] = []
 
@@ -57,6 +63,33 @@ def _taken(index: int) -> bool:
         return False
     _held.append(file)
     return True
+
+
+def in_parts_that_fit(attempt: Callable[[int], T], parts: int, most: int, told: Callable[[int], str]) -> tuple[T, int]:
+    """What ``attempt`` makes of work in so many parts, which are doubled while a GPU's memory does not suffice.
+
+    Args:
+        attempt: does the work in a number of parts.
+        parts: the first number.
+        most: the largest number.
+        told: what the log says of a new number.
+
+    Returns:
+        The result, and its number of parts.
+
+    Raises:
+        torch.OutOfMemoryError: the most parts are too few.
+    """
+    while True:
+        try:
+            return attempt(parts), parts
+        except torch.OutOfMemoryError:
+            if parts >= most:
+                raise
+        # Outside of the handler, whose error holds what the attempt has allocated.
+        parts = min(2 * parts, most)
+        torch.cuda.empty_cache()
+        log.warning("out of GPU memory: %s", told(parts))
 
 
 def described(device: torch.device) -> str:

@@ -7,9 +7,7 @@ inconclusive.
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.commands import with_overrides
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.thresholds import reaches
@@ -92,10 +91,7 @@ class VerdictSettings:
         for key, value in changes.items():
             config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
         config["experiment"] = f"{self.experiment}-{name}"
-        given = [
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(config.items())
-        ]
-        return f"{self.command} --config {shlex.join(given)}"
+        return with_overrides(self.command, dict(sorted(config.items())))
 
 
 def _f1_interval(scores: ArmScores, settings: VerdictSettings) -> Interval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,11 +11,10 @@ import pandas as pd
 import torch
 
 from latentwire.arms_table import Variant, arm_row
+from latentwire.device import in_parts_that_fit
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_arms(
@@ -39,27 +37,21 @@ def evaluate_arms(
     Raises:
         torch.OutOfMemoryError: even one prompt is too much.
     """
-    parts, most = 1, max((len(batch) for own in batches.values() for batch in own), default=1)
 
-    def attempt() -> list[dict[str, Any]] | None:
+    def attempt(parts: int) -> list[dict[str, Any]]:
         decoder = cache(make_decoder)
-        try:
-            return [
-                record
-                for variant, own in rows.items()
-                for record in evaluate_arm(
-                    variant, own, decoder, prompts, in_parts(batches[variant], parts), store=store
-                )
-            ]
-        except torch.OutOfMemoryError:
-            if parts >= most:
-                raise
-            return None
+        return [
+            record
+            for variant, own in rows.items()
+            for record in evaluate_arm(variant, own, decoder, prompts, in_parts(batches[variant], parts), store=store)
+        ]
 
-    while (records := attempt()) is None:
-        parts = min(2 * parts, most)
-        torch.cuda.empty_cache()
-        log.warning("out of GPU memory: all arms answer anew, in batches of 1/%d of evaluate.batch_size", parts)
+    records, _ = in_parts_that_fit(
+        attempt,
+        1,
+        max((len(batch) for own in batches.values() for batch in own), default=1),
+        lambda parts: f"all arms answer anew, in batches of 1/{parts} of evaluate.batch_size",
+    )
     return records
 
 

@@ -5,7 +5,6 @@ Shape suffixes: U unique tokens, D embedding dimensions.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from latentwire.device import in_parts_that_fit
 from latentwire.errors import InputError
 from latentwire.processes import Processes
-
-log = logging.getLogger(__name__)
 
 # What some of the prompts add to a loss, given the rows that they are made of and their indices.
 Share = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -64,31 +62,27 @@ class LossInParts:
             torch.OutOfMemoryError: even one prompt is too much.
         """
         share = self._processes.share(prompts)
-        while (found := self._attempt(rows_UD.detach(), share, loss_of)) is None:
-            self.parts = min(2 * self.parts, len(share))
-            torch.cuda.empty_cache()
-            log.warning("out of GPU memory: %d prompts are read in %d parts from now on", len(share), self.parts)
+        found, self.parts = in_parts_that_fit(
+            lambda parts: _sum(rows_UD.detach(), share, parts, loss_of),
+            self.parts,
+            len(share),
+            lambda parts: f"{len(share)} prompts are read in {parts} parts from now on",
+        )
         self._processes.add(*found)
         result: torch.Tensor = _WithGradient.apply(rows_UD, *found)
         return result
 
-    def _attempt(
-        self, rows_UD: torch.Tensor, share: Sequence[int], loss_of: Share
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The sum over this process's share, and its gradient; None if it takes more parts to fit into memory."""
-        value, gradient_UD = rows_UD.new_zeros(()), torch.zeros_like(rows_UD)
-        rows_UD.requires_grad_()
-        try:
-            for part in filter(len, (share[start :: self.parts] for start in range(self.parts))):
-                with torch.enable_grad():
-                    loss = loss_of(rows_UD, part)
-                value += loss.detach()
-                gradient_UD += torch.autograd.grad(loss, rows_UD)[0]
-        except torch.OutOfMemoryError:
-            if self.parts >= len(share):
-                raise
-            return None
-        return value, gradient_UD
+
+def _sum(rows_UD: torch.Tensor, share: Sequence[int], parts: int, loss_of: Share) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of a process's share, and its gradient with respect to the rows."""
+    value, gradient_UD = rows_UD.new_zeros(()), torch.zeros_like(rows_UD)
+    rows_UD.requires_grad_()
+    for part in filter(len, (share[start::parts] for start in range(parts))):
+        with torch.enable_grad():
+            loss = loss_of(rows_UD, part)
+        value += loss.detach()
+        gradient_UD += torch.autograd.grad(loss, rows_UD)[0]
+    return value, gradient_UD
 
 
 def checkpoint_activations(model: Any) -> None:
