@@ -53,7 +53,7 @@ from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import make_optimiser
 from latentwire.training.memory import LossInParts
 from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error
-from latentwire.training.packing import Layout, prompt_batch
+from latentwire.packing import Layout, prompt_batch
 from latentwire.training.phase2 import PromptScorer, prompt_inputs
 
 HERE = Path(__file__).parent

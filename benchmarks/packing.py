@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from latentwire.training.packing import Layout, PromptBatch, prompt_batch
+from latentwire.packing import Layout, PromptBatch, prompt_batch
 from latentwire.training.phase2 import PromptScorer
 
 LENGTHS = Path(__file__).with_name("squad_lengths.json.gz")

@@ -675,7 +675,8 @@ def test_modules_named_by_strings():
     }
     entries = {(f"{name}.py", "latentwire.cli.set_threads") for name in ("run_phase1", "run_phase2", "tuning")}
     # What names an answer in the store.
-    entries |= {("store.py", f"latentwire.{name}") for name in ("evaluation.generate", "evaluation.divergence")}
+    measuring = [f"divergence.{name}" for name in ("forced_prompts", "DivergenceReader", "question_records")]
+    entries |= {("store.py", f"latentwire.evaluation.{name}") for name in ("generate", *measuring)}
     entries |= {("store.py", f"latentwire.lm.{name}") for name in ("load_model", "load_tokenizer")}
     # The report's template, which its rule names, is found beside its module.
     assert named == public | entries | {("run_phase2.py", "latentwire.lm"), ("page.py", "latentwire.report")}

@@ -32,6 +32,7 @@ FLOORS = (
         "progress",
         "cli",
         "attention",
+        "packing",
         "lm",
         "table",
         "embeddings",

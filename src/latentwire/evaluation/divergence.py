@@ -22,6 +22,7 @@ from tqdm import tqdm
 from latentwire.arms_table import Variant
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore, RowHashes
+from latentwire.packing import PackedDecoder, prompt_batch
 
 BLOCK_POSITIONS = 256
 BATCH_PROMPTS = 8
@@ -51,10 +52,16 @@ class ForcedPrompt:
         return np.concatenate([self.prompt_ids, self.answer_ids]).astype(np.int64)
 
     @property
-    def predicted(self) -> np.ndarray:
-        """Indices of the tokens whose prediction is measured; the first token has none."""
+    def measured(self) -> np.ndarray:
+        """Which tokens' prediction is measured, bool; the first token has none."""
         asked = np.concatenate([np.asarray(self.label_mask, dtype=bool), np.ones(len(self.answer_ids), dtype=bool)])
-        return np.flatnonzero(asked[1:]) + 1
+        asked[0] = False
+        return asked
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Indices of these tokens."""
+        return np.flatnonzero(self.measured)
 
 
 def forced_prompts(prompts: pd.DataFrame, tokenizer: Any) -> list[ForcedPrompt]:
@@ -77,9 +84,9 @@ class DivergenceReader:
     """
 
     def __init__(self, model: Any) -> None:
-        self.decoder, self.head = model.base_model, model.get_output_embeddings()
+        self.decoder, self.head = PackedDecoder(model), model.get_output_embeddings()
         self.table_VD = model.get_input_embeddings().weight
-        self.device, self.dtype = self.table_VD.device, self.table_VD.dtype
+        self.device = self.decoder.device
 
     @torch.inference_mode()
     def hidden(self, batch: Sequence[ForcedPrompt], rows: SplitRows | None = None) -> torch.Tensor:
@@ -89,22 +96,16 @@ class DivergenceReader:
             batch: the prompts.
             rows: what the prompts' tokens are read as; None for the model's own.
         """
-        length = max(len(one.ids) for one in batch)
-        ids_BL = torch.zeros(len(batch), length, dtype=torch.int64)
-        mask_BL = torch.zeros_like(ids_BL)
-        for row, one in enumerate(batch):
-            ids_BL[row, : len(one.ids)] = torch.from_numpy(one.ids)
-            mask_BL[row, : len(one.ids)] = 1
-        inputs_BLD = self.table_VD[ids_BL.to(self.device)]
+        packed = prompt_batch([one.ids for one in batch], [one.measured for one in batch], self.decoder.layout)
+        inputs_BLD = self.table_VD[packed.ids_BL.to(self.device)]
         if rows is not None:
-            for row, one in enumerate(batch):
-                index_L = torch.searchsorted(rows.ids_U, torch.from_numpy(one.prompt_ids.astype(np.int64)))
-                inputs_BLD[row, : len(index_L)] = rows.rows_UD[index_L].to(self.device, self.dtype)
-        hidden_BLD = self.decoder(
-            inputs_embeds=inputs_BLD, attention_mask=mask_BL.to(self.device), use_cache=False
-        ).last_hidden_state
-        parts = [hidden_BLD[row, torch.from_numpy(one.predicted - 1)] for row, one in enumerate(batch)]
-        return torch.cat(parts)
+            prompt_tokens = torch.tensor([len(one.prompt_ids) for one in batch])
+            # Padding belongs to prompt -1, of which any is as good.
+            rebuilt_BL = packed.mask_BL.bool() & (packed.positions_BL < prompt_tokens[packed.owner_BL])
+            index_N = torch.searchsorted(rows.ids_U, packed.ids_BL[rebuilt_BL])
+            inputs_BLD[rebuilt_BL.to(self.device)] = rows.rows_UD[index_N].to(self.device, inputs_BLD.dtype)
+        owner_N = packed.owner_BL.flatten()[packed.predicted_N]
+        return self.decoder.hidden(inputs_BLD, packed)[owner_N.argsort(stable=True)]
 
     @torch.inference_mode()
     def compare(

@@ -59,7 +59,12 @@ def decoding_identity(
 
 def measuring_identity(model: str, revision: str | None, dtype: str, device: torch.device) -> list[Any]:
     """What determines the measures of a teacher-forced pass."""
-    code = fingerprint("latentwire.evaluation.divergence", "latentwire.lm.load_model", "latentwire.lm.load_tokenizer")
+    code = fingerprint(
+        "latentwire.evaluation.divergence.forced_prompts",
+        "latentwire.evaluation.divergence.DivergenceReader",
+        "latentwire.evaluation.divergence.question_records",
+        "latentwire.lm.load_model",
+    )
     return [*_computing(model, revision, dtype, device), "divergence", code]
 
 

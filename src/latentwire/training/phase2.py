@@ -10,7 +10,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import hash_of, read_json, write_json
+from latentwire.packing import PackedDecoder, PromptBatch, prompt_batch
 from latentwire.processes import Processes
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
@@ -39,7 +39,6 @@ from latentwire.training.objectives import (
     unique_tokens,
     weighted_error,
 )
-from latentwire.training.packing import Layout, PromptBatch, block_mask, prompt_batch
 
 if TYPE_CHECKING:
     from latentwire.results import Calibration, Phase2Findings
@@ -64,45 +63,19 @@ class PromptScorer:
         config = model.config
         if (refused := next(refusals(config.to_dict()), None)) is not None:
             raise InputError(refused)
-        self.decoder = model.base_model
         self.head = model.get_output_embeddings()
-        self.device = next(model.parameters()).device
-        self.dtype = next(model.parameters()).dtype
-        self.layout = Layout.of(model)
-        taken = inspect.signature(self.decoder.forward).parameters.values()
-        self._passes_on = any(own.kind is inspect.Parameter.VAR_KEYWORD for own in taken)
+        self.decoder = PackedDecoder(model)
+        self.device, self.layout = self.decoder.device, self.decoder.layout
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
         """Negative log-likelihood (nats) of the labels: mean, sum, or with none one value per token, row after row.
 
         The output head keeps the model's own table, also where it is tied to the input embeddings.
         """
-        read = self.decoder(inputs_embeds=inputs_BLD.to(self.dtype), use_cache=False, **self._attended(batch))
-        hidden_BLD = read.last_hidden_state
-        # Each token is predicted at the place before it.
-        hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, self._on_device(batch.predicted_N - 1))
-        labels_N = self._on_device(batch.labels_BL.flatten()[batch.predicted_N])
+        hidden_ND = self.decoder.hidden(inputs_BLD, batch)
+        labels_N = self.decoder.on_device(batch.labels_BL.flatten()[batch.predicted_N])
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
         return loss_N if reduction == "none" else getattr(loss_N, reduction)()
-
-    def _attended(self, batch: PromptBatch) -> dict[str, Any]:
-        """What says which tokens of a row see each other."""
-        if not batch.packed:
-            return {"attention_mask": self._on_device(batch.mask_BL)}
-        told = {
-            "attention_mask": block_mask(self._on_device(batch.owner_BL), self.dtype),
-            "position_ids": self._on_device(batch.positions_BL),
-        }
-        if self.layout.one_row and self._passes_on:  # for kernels that need no mask
-            told |= {
-                name: self._on_device(value) if isinstance(value, torch.Tensor) else value
-                for name, value in batch.boundaries.items()
-            }
-        return told
-
-    def _on_device(self, own: torch.Tensor) -> torch.Tensor:
-        """A tensor of the host where the model is, without waiting for the device."""
-        return own.to(self.device, non_blocking=True)
 
 
 def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:

@@ -32,11 +32,11 @@ from latentwire.evaluation.reconstruction import measure_arms
 from latentwire.evaluation.reconstruction_metrics import type_errors
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.steps import ASK_EVERY, WARM_UP_STEPS, FixedSteps
+from latentwire.packing import Layout
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.resuming.stopping import Stopped, StopRequest
 from latentwire.settings import Phase1, Phase2
 from latentwire.training import loop, phase1, phase2
-from latentwire.training.packing import Layout
 from latentwire.training.phase1 import train_phase1
 from latentwire.training.phase2 import train_phase2
 
@@ -381,8 +381,9 @@ def test_divergence_is_the_cpus(inputs, tiny_model, tokenizer, prompts):
     with pretended_gpu():
         found = measured(GPU)
     assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        assert np.array_equal(found[name], values), name
+    assert np.array_equal(found["same_top"], expected["same_top"])
+    for name, values in expected.items():  # in one row there, in rows as long as the longest here
+        assert np.allclose(found[name], values, rtol=1e-5, atol=1e-5), name
     assert (expected["kl"] > 0).any()
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from latentwire.errors import InputError
+from latentwire.packing import prompt_batch
 from latentwire.processes import Processes
 from latentwire.training.memory import LossInParts, checkpoint_activations
-from latentwire.training.packing import prompt_batch
 from latentwire.training.phase2 import PromptScorer
 
 

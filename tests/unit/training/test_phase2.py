@@ -14,12 +14,12 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
 from latentwire.files import write_json
+from latentwire.packing import IGNORED, prompt_batch
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
 from latentwire.training import phase2
 from latentwire.training.loop import batch_at
 from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
-from latentwire.training.packing import IGNORED, prompt_batch
 from latentwire.training.phase2 import (
     PromptScorer,
     prompt_inputs,

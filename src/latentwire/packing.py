@@ -1,13 +1,14 @@
-"""Batches of prompts for training: several prompts in a row where that saves reading padding.
+"""Batches of prompts that are read without generating: several prompts in a row where that saves reading padding.
 
 Prompts that stand in one row see themselves alone, and count their positions from zero, so what is read is what each
 prompt is alone.
 
-Shape suffixes: B rows, L length, N predicted tokens.
+Shape suffixes: B rows, L length, N predicted tokens, D embedding dimensions.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -133,3 +134,43 @@ def block_mask(owner_BL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen_BLL.shape, dtype=dtype, device=owner_BL.device).masked_fill_(~seen_BLL, float("-inf"))[
         :, None
     ]
+
+
+class PackedDecoder:
+    """A frozen model's decoder, reading batches of prompts that may stand in one row.
+
+    Args:
+        model: a Hugging Face causal language model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.decoder = model.base_model
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.layout = Layout.of(model)
+        taken = inspect.signature(self.decoder.forward).parameters.values()
+        self._passes_on = any(own.kind is inspect.Parameter.VAR_KEYWORD for own in taken)
+
+    def hidden(self, inputs_BLD: torch.Tensor, batch: PromptBatch) -> torch.Tensor:
+        """The hidden states ``[N, D]`` from which the batch's labels are predicted, each at the place before it."""
+        read = self.decoder(inputs_embeds=inputs_BLD.to(self.dtype), use_cache=False, **self._attended(batch))
+        return read.last_hidden_state.flatten(0, 1).index_select(0, self.on_device(batch.predicted_N - 1))
+
+    def _attended(self, batch: PromptBatch) -> dict[str, Any]:
+        """What says which tokens of a row see each other."""
+        if not batch.packed:
+            return {"attention_mask": self.on_device(batch.mask_BL)}
+        told = {
+            "attention_mask": block_mask(self.on_device(batch.owner_BL), self.dtype),
+            "position_ids": self.on_device(batch.positions_BL),
+        }
+        if self.layout.one_row and self._passes_on:  # for kernels that need no mask
+            told |= {
+                name: self.on_device(value) if isinstance(value, torch.Tensor) else value
+                for name, value in batch.boundaries.items()
+            }
+        return told
+
+    def on_device(self, own: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host where the model is, without waiting for the device."""
+        return own.to(self.device, non_blocking=True)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from latentwire import attention as attention_module
-from latentwire.training import phase2
-from latentwire.training.packing import IGNORED, Layout, block_mask, prompt_batch
+from latentwire import packing
+from latentwire.packing import IGNORED, Layout, block_mask, prompt_batch
 from latentwire.training.phase2 import PromptScorer, repeated_mask
 
 VOCAB = 60
@@ -99,7 +99,7 @@ def test_a_planted_mistake_is_seen(planted, prompts, monkeypatch):
         batch.positions_BL[:, 20:] += 1  # rotary attention sees differences alone
     elif planted == "mask":
         monkeypatch.setattr(
-            phase2, "block_mask", lambda owner_BL, dtype: block_mask(torch.zeros_like(owner_BL), dtype)
+            packing, "block_mask", lambda owner_BL, dtype: block_mask(torch.zeros_like(owner_BL), dtype)
         )
     else:
         batch = replace(batch, labels_BL=batch.ids_BL.masked_fill(batch.owner_BL < 0, IGNORED))
@@ -140,7 +140,7 @@ def test_the_boundaries_of_one_row_reach_the_attention_of_a_loaded_model(prompts
 
     monkeypatch.setattr(attention_module, "sdpa_attention_forward", observed)
     scorer = PromptScorer(model)
-    scorer.layout = ONE_ROW
+    scorer.decoder.layout = ONE_ROW
     batch = prompt_batch(*prompts, ONE_ROW)
     scorer.cross_entropy(torch.zeros(1, sum(LENGTHS), 32), batch)
     ends = [0, *np.cumsum(sorted(LENGTHS, reverse=True))]
