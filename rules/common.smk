@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from latentwire.arms_table import ARMS, COMPRESSORS, EVALUATIONS, TRAINED, Variant, arm_row
+from latentwire.arms_table import ALWAYS, ARMS, COMPRESSORS, EVALUATIONS, TRAINED, Variant, arm_row
 from latentwire.commands import COMMAND_VARIABLE, typed, with_overrides
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.decisions.requirements import phase2_wanted
@@ -190,7 +190,7 @@ def seeds_of(k):
 def wanted(arm, k=None):
     """Whether an arm is part of the experiment at a code dimension, if the gate asks for its stage."""
     configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
-    return arm in {"text", "phase1", *TRAINED["phase2"], *configured, *OWN_CODECS}
+    return arm in {*ALWAYS, *configured, *OWN_CODECS}
 
 
 def untrained_rows():

@@ -70,6 +70,13 @@ ROWS = (
         "pca",
         stage="phase2",
     ),
+    Arm(
+        "distilled",
+        "codec",
+        "codes rebuilt by the adapter after Phase 2's steps with distillation in place of cross-entropy",
+        "pca",
+        stage="phase2",
+    ),
     Arm("phase1", "codec", "codes rebuilt by the adapter trained on reconstruction", "pca", stage="phase1"),
     Arm(
         "random",
@@ -130,6 +137,8 @@ ARMS = {row.name: row for row in ROWS}
 # The fitted compressor that a codec's codes come from, by the codec's name.
 COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca"}
 TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
+# The plan's own arms, which no configuration names; the gate decides about Phase 2's.
+ALWAYS = ("text", "phase1", "phase2", "control")
 # What is evaluated together with one load of the model, and on which split.
 EVALUATIONS = {"ceiling": "gate", "phase1": "gate", "final": "final"}
 

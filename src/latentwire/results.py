@@ -42,7 +42,10 @@ def estimate_of(interval: IntervalRecord) -> float:
 
 
 class Calibration(TypedDict):
-    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with."""
+    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with.
+
+    ``prompt_loss`` is what β weighs: the prompt's cross-entropy, or KL if it is distilled.
+    """
 
     reconstruction: float
     prompt_loss: float | None

@@ -26,6 +26,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
     parser.add_argument("--control", type=Path, help="the control's adapter, to be measured beside")
+    parser.add_argument(
+        "--objective",
+        default="cross_entropy",
+        choices=("cross_entropy", "distillation"),
+        help="what beta weighs: the prompt's cross-entropy, or KL(original || rebuilt) of the model's predictions",
+    )
     cli.add_settings(parser, Phase2, *Phase2.model_fields)
     cli.add_training_arguments(parser)
     return parser.parse_args()
@@ -56,6 +62,7 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
         cli.section(arguments, Phase2),
         seed=arguments.seed,
         device=device,
+        objective=arguments.objective,
         model_identity=identity,
         control_adapter=arguments.control,
         processes=processes,

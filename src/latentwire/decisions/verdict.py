@@ -172,6 +172,9 @@ def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[s
         ("phase2", "phase1"),
         ("phase2", "control"),
         ("control", "phase1"),
+        ("distilled", "phase1"),
+        ("distilled", "control"),
+        ("distilled", "phase2"),
     ]
     return {
         f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()

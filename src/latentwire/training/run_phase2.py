@@ -19,7 +19,7 @@ from latentwire.processes import Processes
 from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
 from latentwire.table import load_table
-from latentwire.training.phase2 import train_phase2
+from latentwire.training.phase2 import Objective, train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, progress, save_codec, sequences
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run_phase2(
     *,
     seed: int,
     device: torch.device,
+    objective: Objective = "cross_entropy",
     model_identity: Sequence[Any] = (),
     control_adapter: Path | None = None,
     processes: Processes | None = None,
@@ -50,13 +51,14 @@ def run_phase2(
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
         device: where to train.
+        objective: what ``beta`` weighs (:func:`~latentwire.training.phase2.train_phase2`).
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         control_adapter: the control's, whose prompt cross-entropy is measured beside.
         processes: that share every step's prompts; None for this one alone.
         work: that this training is a part of; it continues where it was interrupted.
     """
     adapter = Adapter.load(phase1_adapter).to(device)
-    own = {"seed": seed, "compress_dim": compress_dim}
+    own = {"seed": seed, "compress_dim": compress_dim, "objective": objective}
     processes = processes or Processes()
     chosen = settings.model_dump() | own
     determining = [chosen, digest(phase1_adapter), *model_identity, processes.count]
@@ -77,6 +79,7 @@ def run_phase2(
         seed=seed,
         checkpoints=checkpoints,
         diagnostics=files.output / "diagnostics.jsonl",
+        objective=objective,
         control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
         processes=processes,
     )
