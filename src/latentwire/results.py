@@ -295,8 +295,8 @@ class HarmOfError(TypedDict):
     direction: IntervalRecord
 
 
-class DimensionVerdict(TypedDict):
-    """The verdict on one code dimension."""
+class MeasuredDimension(TypedDict):
+    """What was measured at one code dimension, and what follows for the threshold."""
 
     k: int
     seeds: list[int]
@@ -319,10 +319,15 @@ class DimensionVerdict(TypedDict):
     harm_of_error: list[HarmOfError]
     phase2: list[Phase2Findings]
     causes: list[Cause]
-    instead: NextStep | None
-    next: NextStep
     role: NotRequired[Literal["primary", "exploratory"]]
     p_value_holm: NotRequired[float | None]
+
+
+class DimensionVerdict(MeasuredDimension):
+    """The verdict on one code dimension: what was measured there, and what to do next."""
+
+    instead: NextStep | None
+    next: NextStep
 
 
 class ModelOrigin(TypedDict):
