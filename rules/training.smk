@@ -84,3 +84,46 @@ rule train_phase2:
         " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.objective}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"
         " --state {params.state} --output {params.folder} > {log} 2>&1"
+
+
+# Phase 2's steps on the prompt's cross-entropy alone, from the identity: what adaptation to the domain is worth where
+# nothing was compressed. No gate is asked: none says anything of uncompressed embeddings.
+rule train_uncompressed:
+    input:
+        train=PATHS.data("train"),
+        held_out=PATHS.data("gate"),
+        table=PATHS.table,
+        compressor=lambda w: PATHS.compressor(COMPRESSORS[ARMS[w.arm].codec]),
+        codes=lambda w: f"{PATHS.fitted(None, ARMS[w.arm].codec)}/codes.safetensors",
+        allowed=ancient(PATHS.training_allowed),
+    output:
+        adapter=PATHS.adapter(None, "{seed}", "{arm}"),
+        config=f"{PATHS.training(None, '{seed}', '{arm}')}/config.json",
+        diagnostics=f"{PATHS.training(None, '{seed}', '{arm}')}/diagnostics.jsonl",
+        summary=f"{PATHS.training(None, '{seed}', '{arm}')}/summary.json",
+        provenance=provenance(PATHS.adapter(None, "{seed}", "{arm}")),
+    log:
+        log_of(PATHS.adapter(None, "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter(None, "{seed}", "{arm}"))
+    wildcard_constraints:
+        arm="|".join(UNCOMPRESSED),
+    threads: threads_of("phase2")
+    resources:
+        **job_resources("phase2"),
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        # The identity has no error of reconstruction to be balanced by.
+        phase2=flags("phase2", *all_but("phase2", "alpha")) + " --alpha 0 " + flags("adapter", *config["adapter"]),
+        device=device("phase2"),
+        launch=in_processes("phase2"),
+        code=code("train_phase2.py"),
+        state=f"{PATHS.root}/state",
+        codec=lambda w, input: Path(input.codes).parent,
+        folder=lambda w, output: Path(output.adapter).parent,
+    shell:
+        "exec {PYTHON} {params.launch} {SCRIPTS}/train_phase2.py {params.model}"
+        " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
+        " --codec {params.codec} --seed {wildcards.seed} {params.phase2}"
+        " --device {params.device} --threads {threads} --runtime {resources.runtime}"
+        " --state {params.state} --output {params.folder} > {log} 2>&1"

@@ -130,7 +130,7 @@ def add_training_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--table", type=Path, required=True, help="embedding table")
     to.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
     to.add_argument("--codec", type=Path, required=True, help="folder of the linear codec whose codes are read")
-    to.add_argument("--compress_dim", type=int, required=True, help="code dimension")
+    to.add_argument("--compress_dim", type=int, help="code dimension; by default the compressor's")
     to.add_argument("--seed", type=int, default=0, help="of the data order")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     add_stop_arguments(to)

@@ -21,7 +21,7 @@ STAGES = {
     "ceiling": r"^evaluation/ceiling/",
     "Phase 1": r"^k\d+/seed\d+/(phase1|random)/",
     "gate": r"^evaluation/phase1/",
-    "Phase 2": r"^k\d+/seed\d+/(phase2|control|distilled)/",
+    "Phase 2": r"^(k\d+/)?seed\d+/(phase2|control|distilled|identity_ppl)/",
     "reconstruction": r"/reconstruction/",
     "final validation": r"^evaluation/final/",
 }

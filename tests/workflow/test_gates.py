@@ -104,6 +104,14 @@ def test_a_file_of_distillation_needs_the_control_and_no_phase_2(fresh: Workspac
     assert [job["arm"] for job in plan.of("train_phase2")] == ["control", "distilled"]
 
 
+def test_what_is_not_compressed_is_trained_once_if_it_is_named_whatever_the_gates_say(decided: Decide):
+    workspace, gate = decided("pass")
+    plan = workspace.plan("--config", gate, "evaluate={arms: [pca, random, identity_ppl]}")
+    assert plan.of("train_uncompressed") == [{"seed": "0", "arm": "identity_ppl"}]
+    assert plan.counts["fit_identity"] == plan.counts["fit_table_codec"] == 1
+    assert plan.counts["train_phase2"] == 0
+
+
 def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Path):
     passed, gate = decided("pass")
     workspace = passed.copy(tmp_path)

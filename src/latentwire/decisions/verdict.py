@@ -176,6 +176,7 @@ def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[s
         ("distilled", "phase1"),
         ("distilled", "control"),
         ("distilled", "phase2"),
+        ("identity_ppl", "text"),
     ]
     return {
         f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 def run_phase2(
     files: TrainingFiles,
-    phase1_adapter: Path,
+    phase1_adapter: Path | None,
     model: Any | None,
-    compress_dim: int,
+    compress_dim: int | None,
     settings: Phase2,
     *,
     seed: int,
@@ -38,6 +38,7 @@ def run_phase2(
     objective: Objective = "cross_entropy",
     model_identity: Sequence[Any] = (),
     control_adapter: Path | None = None,
+    hidden: int | None = None,
     processes: Processes | None = None,
     work: Work,
 ) -> None:
@@ -45,23 +46,30 @@ def run_phase2(
 
     Args:
         files: inputs and outputs.
-        phase1_adapter: the warm start.
+        phase1_adapter: the warm start; None for the compressor's inverse.
         model: the frozen language model, on the device; None for the control.
-        compress_dim: K.
+        compress_dim: K; None for the compressor's.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
         device: where to train.
         objective: what ``beta`` weighs (:func:`~latentwire.training.phase2.train_phase2`).
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         control_adapter: the control's, whose prompt cross-entropy is measured beside.
+        hidden: the hidden width of an adapter that starts from the compressor; None for D/2.
         processes: that share every step's prompts; None for this one alone.
         work: that this training is a part of; it continues where it was interrupted.
     """
-    adapter = Adapter.load(phase1_adapter).to(device)
-    own = {"seed": seed, "compress_dim": compress_dim, "objective": objective}
+    compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
+    if phase1_adapter is None:
+        torch.manual_seed(seed)
+        adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
+    else:
+        adapter = Adapter.load(phase1_adapter).to(device)
+    own = {"seed": seed, "compress_dim": compressor.output_dim, "objective": objective, "hidden": adapter.hidden}
     processes = processes or Processes()
     chosen = settings.model_dump() | own
-    determining = [chosen, digest(phase1_adapter), *model_identity, processes.count]
+    warm = None if phase1_adapter is None else digest(phase1_adapter)
+    determining = [chosen, warm, *model_identity, processes.count]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
     train, table_VD = sequences(files.train), load_table(files.table)
@@ -74,7 +82,7 @@ def run_phase2(
         sequences(files.held_out, "label_mask"),
         table_VD,
         load_codes(files.codes),
-        EmbeddingCompressor.load(files.compressor, compress_dim),
+        compressor,
         settings,
         seed=seed,
         checkpoints=checkpoints,

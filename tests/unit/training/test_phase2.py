@@ -354,6 +354,37 @@ def test_distillation_moves_the_models_predictions_back_to_the_originals(
     assert found["distillation"] < divergence(warm_adapter(compressor))
 
 
+# Uncompressed
+
+
+def test_from_the_identity_it_starts_at_the_text_and_cross_entropy_alone_goes_below(
+    model, table_VD, sequences, label_masks, tmp_path
+):
+    whole = EmbeddingCompressor(table_VD.shape[1], table_VD.shape[1], "identity")
+    whole.fit(table_VD, count_tokens(sequences, len(table_VD)))
+    torch.manual_seed(1)
+    adapter = Adapter.from_compressor(whole)
+    history, summary = train_phase2(
+        adapter,
+        model,
+        sequences[:40],
+        label_masks[:40],
+        sequences[40:],
+        label_masks[40:],
+        table_VD,
+        whole.codes(table_VD),
+        whole,
+        SETTINGS.model_copy(update={"alpha": 0.0, "epochs": 4}),
+        seed=0,
+        checkpoints=Checkpoints(tmp_path / "state"),
+        diagnostics=tmp_path / "diagnostics.jsonl",
+    )
+    loss, calibration = summary["prompt_loss"], summary["calibration"]
+    assert loss["start"] == loss["text"] and loss["end"]["all"] < loss["text"]["all"]
+    assert (calibration["reconstruction"], calibration["alpha"]) == (0, 0) and calibration["beta"] > 0
+    assert history[0]["recon_fvu"] == 0 < history[-1]["recon_fvu"]
+
+
 # A step
 
 
