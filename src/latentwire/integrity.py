@@ -280,7 +280,7 @@ def _older_than(root: Path, records: list[Record], now: dict[Path, str]) -> list
 def _without_record(root: Path, records: list[Record]) -> list[Fault]:
     """What others were made from and no record names, since the record was removed: nothing vouches for it."""
     named = {record.path.parent / name for record in records for name in record.outputs}
-    found = []
+    found: list[Fault] = []
     for record in records:
         for path in map(Path, record.inputs):
             recorded = path.name.endswith(SUFFIX) or path in named or not path.is_relative_to(root)
