@@ -14,7 +14,8 @@ class Arm:
     Attributes:
         name: in the configuration, in results and in reports.
         kind: ``reference`` (uncompressed), ``codec`` (rebuilt from what a codec stores), ``bound`` (a decoder that
-            keeps the whole table), ``control`` (original rows with a random error of a codec's size) or ``floor``.
+            keeps the whole table), ``control`` (original rows, with a random error of a codec's size or through an
+            adapter) or ``floor``.
         legend: what the model reads.
         codec: the untrained codec that it is, or whose codes it reads; None for none.
         family: the module of :mod:`latentwire.codecs` that fits that codec.
@@ -78,14 +79,6 @@ ROWS = (
         "pca",
         stage="phase2",
     ),
-    Arm(
-        "identity_ppl",
-        "codec",
-        "the original embeddings through an adapter trained by Phase 2's steps on cross-entropy alone",
-        "identity_ppl",
-        sized=False,
-        stage="uncompressed",
-    ),
     Arm("phase1", "codec", "codes rebuilt by the adapter trained on reconstruction", "pca", stage="phase1"),
     Arm(
         "random",
@@ -138,6 +131,14 @@ ROWS = (
             ("rows", "original rows with a random error as large as {}'s in the same row"),
             ("equal", "original rows with a random error of {}'s FVU, equal for all rows"),
         )
+    ),
+    Arm(
+        "identity_ppl",
+        "control",
+        "the original embeddings through an adapter trained by Phase 2's steps on cross-entropy alone",
+        "identity_ppl",
+        sized=False,
+        stage="uncompressed",
     ),
     Arm("mean", "floor", "the mean embedding for every token: a floor"),
     Arm("question", "floor", "the question without its context: a floor", prompt="question_ids"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from workspace import DIMS, RESULTS, Workspace, printed_jobs
 
+from latentwire.settings import Evaluate
+
 pytestmark = pytest.mark.workflow
 
 Decide = Callable[[str], tuple[Workspace, str]]
@@ -22,6 +24,7 @@ EVALUATED = PHASE1 + Counter(evaluate=1, score=1)
 GATE = Counter(decide_gate=2)
 # What belongs to ``final`` whatever the gates decide; its arms are known when they have.
 FINAL = Counter(evaluate=1, score=1, final_validation=1)
+DEFAULT_ARMS = ", ".join(Evaluate().arms)
 UNTIL_GATE = Counter(TRAINING) + CEILING + EVALUATED + GATE
 
 
@@ -92,8 +95,7 @@ def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
 @pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"])])
 def test_distillation_follows_the_gate_where_it_is_named(decided: Decide, outcome: str, dims: list[str]):
     workspace, gate = decided(outcome)
-    arms = "identity, mean, question, pca, snap, snap_d, quant, random"  # the ceiling's stay as they are
-    named = ("--config", gate, f"evaluate={{arms: [{arms}, distilled]}}")
+    named = ("--config", gate, f"evaluate={{arms: [{DEFAULT_ARMS}, distilled]}}")
     assert {(job["k"], job["arm"]) for job in workspace.plan(*named).of("train_phase2")} == {
         (k, arm) for k in dims for arm in ("control", "phase2", "distilled")
     }
@@ -107,7 +109,7 @@ def test_a_file_of_distillation_needs_the_control_and_no_phase_2(fresh: Workspac
 
 def test_what_is_not_compressed_is_trained_once_if_it_is_named_whatever_the_gates_say(decided: Decide):
     workspace, gate = decided("pass")
-    plan = workspace.plan("--config", gate, "evaluate={arms: [pca, random, identity_ppl]}")
+    plan = workspace.plan("--config", gate, f"evaluate={{arms: [{DEFAULT_ARMS}, identity_ppl]}}")
     assert plan.of("train_uncompressed") == [{"seed": "0", "arm": "identity_ppl"}]
     assert plan.counts["fit_identity"] == plan.counts["fit_table_codec"] == 1
     assert plan.counts["train_phase2"] == 0

@@ -68,10 +68,11 @@ def _rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
     if arm in ("snap", "snap_d"):
         assert inputs.codec is not None
         return (snap if arm == "snap" else snap_d)(inputs.table_VD, inputs.codec, ids_U)
-    if arm_row(arm).kind == "control" and inputs.codec is not None:
+    row = arm_row(arm)
+    if row.kind == "control" and row.stage is None and inputs.codec is not None:
         if arm.startswith("noise_rows_"):
             return noise_by_row(inputs.table_VD, inputs.codec, ids_U)
         return noise_over_all(inputs.table_VD, inputs.counts_V, inputs.codec, ids_U)
-    if arm_row(arm).kind != "codec" or inputs.codec is None:
+    if row.kind not in ("codec", "control") or inputs.codec is None:
         raise KeyError(f"no rows of the arm {arm!r}")
     return inputs.codec.decode(ids_U)

@@ -241,6 +241,15 @@ def test_a_trained_arm_without_a_code_dimension_has_a_seed_alone():
     assert Layout("results/x").codec(variant) == "results/x/seed2/identity_ppl"
 
 
+def test_the_rows_of_a_control_with_an_adapter_are_the_adapters(table_VD, counts_V, inputs):
+    own = inputs("identity_ppl")
+    ids_U = torch.arange(7)
+    rows_UD = rebuilt_rows("identity_ppl", own, ids_U)
+    assert torch.equal(rows_UD, own.codec.decode(ids_U)) and not torch.equal(rows_UD, table_VD[ids_U].float())
+    # It is measured against codecs and is none of them.
+    assert ARMS["identity_ppl"].kind == "control"
+
+
 @pytest.mark.parametrize(
     "text",
     [
