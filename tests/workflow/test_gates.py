@@ -92,7 +92,8 @@ def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
 @pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"])])
 def test_distillation_follows_the_gate_where_it_is_named(decided: Decide, outcome: str, dims: list[str]):
     workspace, gate = decided(outcome)
-    named = ("--config", gate, "evaluate={arms: [pca, random, distilled]}")
+    arms = "identity, mean, question, pca, snap, snap_d, quant, random"  # the ceiling's stay as they are
+    named = ("--config", gate, f"evaluate={{arms: [{arms}, distilled]}}")
     assert {(job["k"], job["arm"]) for job in workspace.plan(*named).of("train_phase2")} == {
         (k, arm) for k in dims for arm in ("control", "phase2", "distilled")
     }
