@@ -12,8 +12,10 @@ BASE ?= wheel
 SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
+# How long "make campaign" tries.
+MINUTES ?= 60
 
-.PHONY: run real real-quick frontier reader check test test-slurm test-real lint bench settings format clean-venv
+.PHONY: run real real-quick frontier reader check test test-slurm test-real campaign lint bench settings format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
@@ -59,6 +61,9 @@ test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fai
 
 test-real: $(READY)  ## the real model's tests; skipped, with the reason, where its wheel can't be had
 	$(BIN)/pytest tests/real
+
+campaign: $(READY)  ## kills, damage, faults and fuzz for MINUTES (60); continues in results/campaign after any stop
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python tests/campaign --minutes $(MINUTES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

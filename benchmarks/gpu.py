@@ -47,13 +47,13 @@ from latentwire.device import described
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.lm import load_model, load_tokenizer
+from latentwire.packing import Layout, prompt_batch
 from latentwire.processes import Processes
 from latentwire.settings import Optimiser
 from latentwire.training.head_loss import frozen_head_cross_entropy
 from latentwire.training.loop import make_optimiser
 from latentwire.training.memory import LossInParts
 from latentwire.training.objectives import TokenRows, autocast, unique_tokens, weighted_error
-from latentwire.packing import Layout, prompt_batch
 from latentwire.training.phase2 import PromptScorer, prompt_inputs
 
 HERE = Path(__file__).parent

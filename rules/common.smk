@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from latentwire.arms_table import ARMS, COMPRESSORS, EVALUATIONS, TRAINED, Variant, arm_row
+from latentwire.arms_table import ALWAYS, ARMS, COMPRESSORS, EVALUATIONS, TRAINED, UNCOMPRESSED, Variant, arm_row
 from latentwire.commands import COMMAND_VARIABLE, typed, with_overrides
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.decisions.requirements import phase2_wanted
@@ -56,7 +56,7 @@ wildcard_constraints:
     seed=r"\d+",
     evaluation="|".join(EVALUATIONS),
     stage="|".join(TRAINED),
-    arm="|".join(arm for arms in TRAINED.values() for arm in arms),
+    arm="|".join([*(arm for arms in TRAINED.values() for arm in arms), *UNCOMPRESSED]),
     codec="|".join([*{row.codec for row in ARMS.values() if row.codec}, *OWN_CODECS]),
     shard=r"\d+",
 
@@ -190,7 +190,7 @@ def seeds_of(k):
 def wanted(arm, k=None):
     """Whether an arm is part of the experiment at a code dimension, if the gate asks for its stage."""
     configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
-    return arm in {"text", "phase1", *TRAINED["phase2"], *configured, *OWN_CODECS}
+    return arm in {*ALWAYS, *configured, *OWN_CODECS}
 
 
 def untrained_rows():
@@ -203,6 +203,11 @@ def trained_variants(k, seed, stage):
     return [Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)]
 
 
+def uncompressed_variants(seeds):
+    """The arms that are trained on the uncompressed embeddings."""
+    return [Variant(arm, None, seed) for arm in UNCOMPRESSED if wanted(arm) for seed in seeds]
+
+
 def variants_of(evaluation):
     """The arms that are evaluated together; those of ``final`` are known when every gate has decided."""
     if evaluation == "phase1":
@@ -212,6 +217,7 @@ def variants_of(evaluation):
     if evaluation == "ceiling":
         return found
     found += [Variant(row.name) for row in untrained if row.codec and not row.sized and wanted(row.name)]
+    found += uncompressed_variants(SEEDS)
     for k in DIMS:
         found += [Variant(row.name, k) for row in untrained if row.codec and row.sized and wanted(row.name, k)]
         found += [v for seed in seeds_of(k) for stage in stages_of(k) for v in trained_variants(k, seed, stage)]
@@ -238,6 +244,7 @@ def measured_variants(wildcards):
     if wildcards.stage == "phase1":
         rows = [row for row in untrained_rows() if row.kind in ("codec", "control") and row.name != "pca"]
         found += [Variant.of(row.name, k, seed) for row in rows if wanted(row.name, k if row.sized else None)]
+        found += uncompressed_variants([seed])
     return found
 
 

@@ -67,6 +67,29 @@ rule fit_random_projection:
         " --compress_dim {params.dim} {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
 
 
+# For the control that compresses nothing: its code dimension is the table's width, which is known when it is read.
+rule fit_identity:
+    input:
+        table=PATHS.table,
+        counts=PATHS.counts,
+    output:
+        compressor=PATHS.compressor("identity"),
+        provenance=provenance(PATHS.compressor("identity")),
+    log:
+        log_of(PATHS.compressor("identity")),
+    benchmark:
+        benchmark_of(PATHS.compressor("identity"))
+    threads: threads_of("compression")
+    resources:
+        **job_resources("compression"),
+    params:
+        smoothing=flags("pca", "smoothing"),
+        code=code("fit_pca.py"),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/fit_pca.py --method identity --table {input.table} --counts {input.counts}"
+        " {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
+
+
 # Stores the table in the form that it is decoded from.
 rule fit_codec:
     input:

@@ -27,11 +27,11 @@ rule phase2:
     input:
         expand(PATHS.gate("{k}", "decision"), k=DIMS),
         lambda w: [
-            PATHS.adapter(k, seed, arm)
+            PATHS.adapter(k, seed, variant.arm)
             for k in DIMS
             if runs_phase2(k)
             for seed in seeds_of(k)
-            for arm in TRAINED["phase2"]
+            for variant in trained_variants(k, seed, "phase2")
         ],
 
 

@@ -1,4 +1,5 @@
-# Phase 1 and its random-projection control; Phase 2 and its control without the prompt's log-perplexity.
+# Phase 1 and its random-projection control; Phase 2, its control without the prompt's log-perplexity, and Phase 2 by
+# distillation.
 
 
 rule train_phase1:
@@ -43,7 +44,7 @@ rule train_phase2:
         decision=PATHS.gate("{k}", "decision"),
         adapter=PATHS.adapter("{k}", "{seed}", "phase1"),
         # The control loads no language model; what one says of it is measured where it is loaded anyway.
-        control=lambda w: PATHS.adapter(w.k, w.seed, "control") if w.arm == "phase2" else [],
+        control=lambda w: [] if w.arm == "control" else PATHS.adapter(w.k, w.seed, "control"),
         train=PATHS.data("train"),
         held_out=PATHS.data("gate"),
         table=PATHS.table,
@@ -69,6 +70,7 @@ rule train_phase2:
         model=model_flags() + " " + flags("model", "dtype"),
         phase2=flags("phase2", *all_but("phase2", "beta")),
         beta=lambda w: "--beta 0" if w.arm == "control" else flags("phase2", "beta"),
+        objective=lambda w: "--objective distillation" if w.arm == "distilled" else "",
         device=device("phase2"),
         launch=lambda w: "" if w.arm == "control" else in_processes("phase2"),
         code=code("train_phase2.py"),
@@ -79,6 +81,49 @@ rule train_phase2:
     shell:
         "exec {PYTHON} {params.launch} {SCRIPTS}/train_phase2.py {params.model} --decision {input.decision} --adapter {input.adapter} {params.control}"
         " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor} --codec {params.codec}"
-        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta}"
+        " --compress_dim {wildcards.k} --seed {wildcards.seed} {params.phase2} {params.beta} {params.objective}"
+        " --device {params.device} --threads {threads} --runtime {resources.runtime}"
+        " --state {params.state} --output {params.folder} > {log} 2>&1"
+
+
+# Phase 2's steps on the prompt's cross-entropy alone, from the identity: what adaptation to the domain is worth where
+# nothing was compressed. No gate is asked: none says anything of uncompressed embeddings.
+rule train_uncompressed:
+    input:
+        train=PATHS.data("train"),
+        held_out=PATHS.data("gate"),
+        table=PATHS.table,
+        compressor=lambda w: PATHS.compressor(COMPRESSORS[ARMS[w.arm].codec]),
+        codes=lambda w: f"{PATHS.fitted(None, ARMS[w.arm].codec)}/codes.safetensors",
+        allowed=ancient(PATHS.training_allowed),
+    output:
+        adapter=PATHS.adapter(None, "{seed}", "{arm}"),
+        config=f"{PATHS.training(None, '{seed}', '{arm}')}/config.json",
+        diagnostics=f"{PATHS.training(None, '{seed}', '{arm}')}/diagnostics.jsonl",
+        summary=f"{PATHS.training(None, '{seed}', '{arm}')}/summary.json",
+        provenance=provenance(PATHS.adapter(None, "{seed}", "{arm}")),
+    log:
+        log_of(PATHS.adapter(None, "{seed}", "{arm}")),
+    benchmark:
+        benchmark_of(PATHS.adapter(None, "{seed}", "{arm}"))
+    wildcard_constraints:
+        arm="|".join(UNCOMPRESSED),
+    threads: threads_of("phase2")
+    resources:
+        **job_resources("phase2"),
+    params:
+        model=model_flags() + " " + flags("model", "dtype"),
+        # The identity has no error of reconstruction to be balanced by.
+        phase2=flags("phase2", *all_but("phase2", "alpha")) + " --alpha 0 " + flags("adapter", *config["adapter"]),
+        device=device("phase2"),
+        launch=in_processes("phase2"),
+        code=code("train_phase2.py"),
+        state=f"{PATHS.root}/state",
+        codec=lambda w, input: Path(input.codes).parent,
+        folder=lambda w, output: Path(output.adapter).parent,
+    shell:
+        "exec {PYTHON} {params.launch} {SCRIPTS}/train_phase2.py {params.model}"
+        " --train {input.train} --held_out {input.held_out} --table {input.table} --compressor {input.compressor}"
+        " --codec {params.codec} --seed {wildcards.seed} {params.phase2}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime}"
         " --state {params.state} --output {params.folder} > {log} 2>&1"

@@ -19,7 +19,8 @@ class Arm:
         codec: the untrained codec that it is, or whose codes it reads; None for none.
         family: the module of :mod:`latentwire.codecs` that fits that codec.
         sized: its codec depends on the code dimension K.
-        stage: the training that its adapter comes from; None for none.
+        stage: the training that its adapter comes from; None for none. ``uncompressed`` is Phase 2's steps from the
+            identity, which neither the code dimension nor a gate decides about.
         prompt: the column of the prepared prompts that is read.
         sampled: answers ``evaluate.identity_samples`` questions alone.
     """
@@ -30,7 +31,7 @@ class Arm:
     codec: str | None = None
     family: str = "linear"
     sized: bool = True
-    stage: Literal["phase1", "phase2"] | None = None
+    stage: Literal["phase1", "phase2", "uncompressed"] | None = None
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
 
@@ -69,6 +70,21 @@ ROWS = (
         "codes rebuilt by the adapter after Phase 2's steps on reconstruction alone",
         "pca",
         stage="phase2",
+    ),
+    Arm(
+        "distilled",
+        "codec",
+        "codes rebuilt by the adapter after Phase 2's steps with distillation in place of cross-entropy",
+        "pca",
+        stage="phase2",
+    ),
+    Arm(
+        "identity_ppl",
+        "codec",
+        "the original embeddings through an adapter trained by Phase 2's steps on cross-entropy alone",
+        "identity_ppl",
+        sized=False,
+        stage="uncompressed",
     ),
     Arm("phase1", "codec", "codes rebuilt by the adapter trained on reconstruction", "pca", stage="phase1"),
     Arm(
@@ -128,8 +144,11 @@ ROWS = (
 )
 ARMS = {row.name: row for row in ROWS}
 # The fitted compressor that a codec's codes come from, by the codec's name.
-COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca"}
+COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca", "identity_ppl": "identity"}
 TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
+UNCOMPRESSED = tuple(row.name for row in ROWS if row.stage == "uncompressed")
+# The plan's own arms, which no configuration names; the gate decides about Phase 2's.
+ALWAYS = ("text", "phase1", "phase2", "control")
 # What is evaluated together with one load of the model, and on which split.
 EVALUATIONS = {"ceiling": "gate", "phase1": "gate", "final": "final"}
 
@@ -166,7 +185,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``arm``, ``arm:k`` or ``arm:k:seed``.
+        """From ``arm``, ``arm:k``, ``arm:k:seed``, or ``arm:seed`` of a trained arm that has no code dimension.
 
         Raises:
             ValueError: it is neither, or the arm needs more.
@@ -175,7 +194,9 @@ class Variant:
         row = arm_row(arm)
         if len(numbers) != bool(row.codec and row.sized) + bool(row.stage) or not all(map(str.isdecimal, numbers)):
             raise ValueError(f"{text!r}: expected arm, arm:k, or arm:k:seed, as the arm depends on them")
-        return cls(arm, *map(int, numbers))
+        given = list(map(int, numbers))
+        seed = given.pop() if row.stage else None
+        return cls(arm, given.pop() if given else None, seed)
 
     def __str__(self) -> str:
         return ":".join(str(part) for part in (self.arm, self.k, self.seed) if part is not None)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from types import TracebackType
 
-from pydantic import ValidationError
 
-from latentwire import integrity
-from latentwire.arms_table import Variant
-from latentwire.errors import InputError
-from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest
-from latentwire.settings import Section, Statistics, wanted
+def _without_a_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# Before the other imports, which take a third of a second, in which Ctrl-C may come.
+sys.excepthook = _without_a_traceback
+
+import argparse  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn, TypeVar  # noqa: E402
+
+from pydantic import ValidationError  # noqa: E402
+
+from latentwire import integrity  # noqa: E402
+from latentwire.arms_table import Variant  # noqa: E402
+from latentwire.errors import InputError  # noqa: E402
+from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest  # noqa: E402
+from latentwire.settings import Section, Statistics, wanted  # noqa: E402
 
 if TYPE_CHECKING:
     from latentwire.processes import Processes
@@ -130,7 +143,7 @@ def add_training_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--table", type=Path, required=True, help="embedding table")
     to.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
     to.add_argument("--codec", type=Path, required=True, help="folder of the linear codec whose codes are read")
-    to.add_argument("--compress_dim", type=int, required=True, help="code dimension")
+    to.add_argument("--compress_dim", type=int, help="code dimension; by default the compressor's")
     to.add_argument("--seed", type=int, default=0, help="of the data order")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     add_stop_arguments(to)
@@ -212,25 +225,47 @@ def run(main: Callable[[], None]) -> None:
     for noisy in ("httpx", "transformers", "datasets", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     integrity.forget()
+    heard = _hear_interrupt()
     try:
         main()
-    except (InputError, FloatingPointError) as error:
-        _end(str(error))
+    except SystemExit:
+        raise
     except Stopped as stopped:
         print(f"{Path(sys.argv[0]).name}: stopped: {stopped}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
-    except KeyboardInterrupt:  # before or without work that keeps its state
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except OSError as error:
+    except BaseException as error:
+        if heard or isinstance(error, KeyboardInterrupt):  # before or without work that keeps its state
+            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        _explain(error)
+
+
+def _hear_interrupt() -> list[int]:
+    """Note Ctrl-C, besides raising it: libraries turn an import that it ends into errors of their own."""
+    heard: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return heard
+
+
+def _explain(error: BaseException) -> NoReturn:
+    """End with an error of one line, if it is one that a user can mend; raise any other."""
+    if isinstance(error, (InputError, FloatingPointError)):
+        _end(str(error))
+    if isinstance(error, OSError):
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
-    except MemoryError as error:
+    if isinstance(error, MemoryError):
         _end(f"out of memory: {str(error) or 'an allocation failed'}. {NEED_LESS}")
-    except RuntimeError as error:
+    if isinstance(error, RuntimeError):
         said = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in said:  # torch's, on a CPU
-            raise
-        _end(f"{said} {NEED_LESS}")
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:  # torch's, on a CPU
+            _end(f"{said} {NEED_LESS}")
+    raise error
 
 
 NEED_LESS = (

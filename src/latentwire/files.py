@@ -107,7 +107,20 @@ def read_json(path: str | Path) -> Any:
         InputError: it is none.
     """
     with _parsing(path):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value of the project's own, which never holds NaN or an infinity.
+
+    Raises:
+        ValueError: it is none, or holds one.
+    """
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 @contextmanager
@@ -126,7 +139,7 @@ def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read the JSON objects in ``path``, one per line."""
     with _parsing(path):
-        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+        return [parse_json(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
 
 
 def tensor_bytes(path: str | Path) -> int:

@@ -213,7 +213,8 @@ def reading(path: str | Path) -> Iterator[None]:
         known = {kind.__name__ for kind in type(error).__mro__}
         if not isinstance(error, _UNREADABLE) and not known & _LIBRARIES:
             raise
-        raise InputError(f"{path} can't be read: {_words(error)}") from error
+        again = f". Of an experiment, it is made again by: {remake(path)}"
+        raise InputError(f"{path} can't be read: {_words(error)}{again}") from error
 
 
 def _words(error: Exception) -> str:
@@ -258,7 +259,7 @@ def faults(root: str | Path, *, most: int | None = None) -> tuple[list[Fault], l
             elif below and record.folder.absolute().parts[-len(below) :] != below:
                 found.append(Fault(path, f"was written as {record.folder / name}", remake(path)))
             now[path] = written.sha256
-    return found, _older_than(root, records, now)
+    return found + _without_record(root, records), _older_than(root, records, now)
 
 
 def _older_than(root: Path, records: list[Record], now: dict[Path, str]) -> list[Fault]:
@@ -273,4 +274,16 @@ def _older_than(root: Path, records: list[Record], now: dict[Path, str]) -> list
                 for own in record.outputs:
                     where = record.path.parent / own
                     found.append(Fault(where, f"was made from another version of {path}", remake(path, where)))
+    return found
+
+
+def _without_record(root: Path, records: list[Record]) -> list[Fault]:
+    """What others were made from and no record names, since the record was removed: nothing vouches for it."""
+    named = {record.path.parent / name for record in records for name in record.outputs}
+    found: list[Fault] = []
+    for record in records:
+        for path in map(Path, record.inputs):
+            recorded = path.name.endswith(SUFFIX) or path in named or not path.is_relative_to(root)
+            if not recorded and path.is_file() and path not in (fault.path for fault in found):
+                found.append(Fault(path, "has no record beside it: it may have been replaced", remake(path)))
     return found

@@ -45,8 +45,8 @@ class Layout:
         return f"{self.root}/pca/spectrum.tsv"
 
     def training(self, k: object, seed: object, arm: str) -> str:
-        """The folder of one training run, which holds its codec."""
-        return f"{self.root}/k{k}/seed{seed}/{arm}"
+        """The folder of one training run, which holds its codec; ``k`` is None if there is no code dimension."""
+        return f"{self.root}/{'' if k is None else f'k{k}/'}seed{seed}/{arm}"
 
     def adapter(self, k: object, seed: object, arm: str) -> str:
         """A trained adapter."""

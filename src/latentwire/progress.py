@@ -21,11 +21,11 @@ STAGES = {
     "ceiling": r"^evaluation/ceiling/",
     "Phase 1": r"^k\d+/seed\d+/(phase1|random)/",
     "gate": r"^evaluation/phase1/",
-    "Phase 2": r"^k\d+/seed\d+/(phase2|control)/",
+    "Phase 2": r"^(k\d+/)?seed\d+/(phase2|control|distilled|identity_ppl)/",
     "reconstruction": r"/reconstruction/",
     "final validation": r"^evaluation/final/",
 }
-_PHASE2 = re.compile(r"^k(\d+)/.*/(phase2|control)[/.]")
+_PHASE2 = re.compile(r"^k(\d+)/.*/(phase2|control|distilled)[/.]")
 
 
 def stage_of(job: str) -> str:

@@ -42,7 +42,10 @@ def estimate_of(interval: IntervalRecord) -> float:
 
 
 class Calibration(TypedDict):
-    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with."""
+    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with.
+
+    ``prompt_loss`` is what β weighs: the prompt's cross-entropy, or KL if it is distilled.
+    """
 
     reconstruction: float
     prompt_loss: float | None
@@ -299,8 +302,8 @@ class HarmOfError(TypedDict):
     direction: IntervalRecord
 
 
-class DimensionVerdict(TypedDict):
-    """The verdict on one code dimension."""
+class MeasuredDimension(TypedDict):
+    """What was measured at one code dimension, and what follows for the threshold."""
 
     k: int
     seeds: list[int]
@@ -323,10 +326,15 @@ class DimensionVerdict(TypedDict):
     harm_of_error: list[HarmOfError]
     phase2: list[Phase2Findings]
     causes: list[Cause]
-    instead: NextStep | None
-    next: NextStep
     role: NotRequired[Literal["primary", "exploratory"]]
     p_value_holm: NotRequired[float | None]
+
+
+class DimensionVerdict(MeasuredDimension):
+    """The verdict on one code dimension: what was measured there, and what to do next."""
+
+    instead: NextStep | None
+    next: NextStep
 
 
 class ModelOrigin(TypedDict):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from loopback_hub import COMMIT, OUTSIDER, TOKEN, Repository, serve
+from preloaded import APART_FROM_THE_HUB, preloaded_python
 from safetensors.torch import load_file, save_file
 
 from latentwire.data.corpus import generate_corpus
@@ -99,7 +100,7 @@ def python(hub, tmp_path):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": str(int(offline))}
         own |= {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *map(str, arguments)]
+        command = [preloaded_python(libraries=APART_FROM_THE_HUB), *map(str, arguments)]
         return subprocess.run(command, env=inherited | own, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     return run

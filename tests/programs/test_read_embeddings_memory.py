@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded_python
 
 from latentwire.data.corpus import generate_corpus
 from latentwire.embeddings import read_embeddings
@@ -38,7 +39,7 @@ def stand_in(tmp_path_factory):
     def make(dtype: str, *flags: str) -> Path:
         folder = tmp_path_factory.mktemp(dtype)
         sizes = ("--tokens", "500", "--vocab", str(ROWS), "--shard_size", "150MB")
-        command = [sys.executable, BENCHMARKS / "stand_in_model.py", "--train_file", train, "--output", folder]
+        command = [preloaded_python(), BENCHMARKS / "stand_in_model.py", "--train_file", train, "--output", folder]
         subprocess.run([*command, *sizes, "--dtype", dtype, *flags], check=True, capture_output=True)
         return folder
 

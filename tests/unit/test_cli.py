@@ -1,6 +1,9 @@
 """How a program ends: with the message alone where the user can mend it."""
 
 import argparse
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,3 +79,30 @@ def test_a_setting_that_is_an_object_is_json_on_the_command_line(capsys):
 def test_ctrl_c_without_a_state_to_keep_is_a_line(capsys):
     status, said = ended_by(KeyboardInterrupt(), capsys)
     assert status == 130 and said.endswith(": interrupted\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [InputError("check model.path"), ImportError("Could not import module")])
+def test_ctrl_c_that_a_library_makes_an_error_of_its_own_is_the_same_line(error, capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"{Path(sys.argv[0]).name}: interrupted\n"
+
+
+def test_ctrl_c_while_a_program_is_imported_is_the_same_line(capsys):
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert sys.excepthook is not sys.__excepthook__
+    assert capsys.readouterr().err == f"{Path(sys.argv[0]).name}: interrupted\n"
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("a mistake of ours"), None)
+    assert "ZeroDivisionError: a mistake of ours" in capsys.readouterr().err

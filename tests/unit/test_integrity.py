@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from latentwire import integrity
-from latentwire.artefacts import read_json, read_jsonl, read_parquet
+from latentwire.artefacts import read_json, read_jsonl, read_measures, read_parquet, read_tsv
 from latentwire.commands import COMMAND_VARIABLE, experiment_command, with_overrides
 from latentwire.errors import InputError
 from latentwire.files import sha256_of, write_json
@@ -142,6 +142,30 @@ def test_the_record_of_another_file_vouches_for_nothing():
             check(name)
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_json_of_the_projects_own_holds_finite_numbers(constant):
+    Path("own").write_text(f'{{"a": {constant}}}')
+    with pytest.raises(InputError, match=f"^own can't be read: {constant} is no number. .* --force own$"):
+        read_json("own")
+    with pytest.raises(InputError, match=f"^own can't be read: {constant} is no number. .* --force own$"):
+        read_jsonl("own")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_measures_are_finite_and_whole_numbers_may_be_missing(value):
+    table = pd.DataFrame({"seed": [None, 0], "kl": [0.5, 1.0]}).astype({"seed": "Int64"})
+    table.to_parquet("own")
+    table.to_csv("own.tsv", sep="\t", columns=["kl"])
+    assert list(read_measures("own")["kl"]) == list(read_tsv("own.tsv")["kl"]) == [0.5, 1.0]
+    table["kl"] = [0.5, value]
+    table.to_parquet("own")
+    with pytest.raises(InputError, match=f"^own is not finite: kl is {value} in row 1. .* --force own$"):
+        read_measures("own")
+    table.to_csv("own.tsv", sep="\t", columns=["kl"], na_rep="nan")
+    with pytest.raises(InputError, match=f"^own.tsv is not finite: kl is {value} in row 1. .* --force own.tsv$"):
+        read_tsv("own.tsv")
+
+
 def test_what_a_reader_raises_is_named():
     Path("own").write_text('{"a": 1')
     with pytest.raises(InputError, match="^own can't be read: Expecting"):
@@ -150,7 +174,8 @@ def test_what_a_reader_raises_is_named():
         read_jsonl("own")
     with pytest.raises(InputError, match="^own can't be read: "):
         read_parquet("own")
-    with pytest.raises(InputError, match="^own can't be read: there is no 'a'$"), reading("own"):
+    again = "Of an experiment, it is made again by: .* --force own$"
+    with pytest.raises(InputError, match=f"^own can't be read: there is no 'a'. {again}"), reading("own"):
         raise KeyError("a")
     with pytest.raises(ZeroDivisionError), reading("own"):
         raise ZeroDivisionError
@@ -234,3 +259,15 @@ def test_a_read_without_enough_memory_fails_instead_of_hanging(megabytes):
     )
     assert done.returncode == 1, done
     assert "error: big.parquet can't be read: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_others_were_made_from_is_named_where_its_record_was_removed():
+    written("root/k8/adapter", inputs=[written("root/table"), written("own")])
+    provenance_path("own").unlink()  # the user's, outside
+    assert faults("root") == ([], [])
+    provenance_path("root/table").unlink()
+    ((path, what, command),), older = faults("root")
+    assert (str(path), what, older) == ("root/table", "has no record beside it: it may have been replaced", [])
+    assert command.endswith("--force root/table")
+    Path("root/table").unlink()
+    assert faults("root") == ([], [])  # Snakemake makes it anew

@@ -32,6 +32,8 @@ def finish(root, job, seconds):
         ("k72/seed0/random/adapter.safetensors", "Phase 1"),
         ("evaluation/phase1/scores.parquet", "gate"),
         ("k72/seed0/control/adapter.safetensors", "Phase 2"),
+        ("seed0/identity_ppl/adapter.safetensors", "Phase 2"),
+        ("k72/seed0/distilled/adapter.safetensors", "Phase 2"),
         ("k72/seed0/reconstruction/phase1.parquet", "reconstruction"),
         ("k72/codecs/quant", "preparation"),
         ("evaluation/final/scores.parquet", "final validation"),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from latentwire import cli
-from latentwire.arms_table import ARMS
+from latentwire.arms_table import ALWAYS, ARMS
 from latentwire.report.settings_files import CONFIG, REFERENCE, SCHEMA, files
 from latentwire.settings import (
     AdapterSettings,
@@ -78,8 +78,9 @@ def test_every_setting_is_described_and_every_number_bounded(section: type[Secti
             assert {"maximum", "exclusiveMaximum"} & set(option), "no upper bound"
 
 
-def test_the_arms_that_can_be_chosen_are_those_of_the_table_that_do_not_follow_the_gate():
-    chosen = {name for name in ARMS if name not in ("text", "phase1", "phase2", "control")}
+def test_the_arms_that_can_be_chosen_are_those_of_the_table_but_for_the_plans_own():
+    assert ALWAYS == ("text", "phase1", "phase2", "control")
+    chosen = {name for name in ARMS if name not in ALWAYS}
     assert set(get_args(BaselineArm)) == chosen
     assert set(get_args(CodeArm)) == {name for name in chosen if ARMS[name].codec and ARMS[name].sized}
 

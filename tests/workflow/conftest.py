@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import runpy
 import shutil
 import sys
@@ -29,10 +31,16 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, reader: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, fresh: Workspace) -> Workspace:
-    """The tiny experiment after its run, in which both gates failed. Shared: tests run it dry."""
-    workspace = fresh.copy(tmp_path_factory.mktemp("finished"))
-    workspace.succeed()
-    return workspace
+    """The tiny experiment after its run, in which both gates failed. Shared, also by processes: tests run it dry."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            workspace = fresh.copy(folder.with_suffix(".unfinished"))
+            workspace.succeed()
+            workspace.folder.rename(folder)
+    return Workspace(folder)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from preloaded import preloaded_python
 from workspace import RESULTS, environment
 
 from latentwire.provenance import DIGEST
@@ -76,7 +77,7 @@ def test_from_prepared_data_to_the_verdict_the_results_are_the_same(bare_python,
     start = "import sys; sys.executable = sys.argv.pop(1); from snakemake.cli import main; main()"
     given = ("final", "--cores", "2", "--configfile", "tiny.yaml")
     done = subprocess.run(
-        [sys.executable, "-c", start, bare_python, *given],
+        [sys.executable, "-c", start, preloaded_python(str(bare_python)), *given],
         cwd=workspace.folder, env=environment(workspace.folder), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

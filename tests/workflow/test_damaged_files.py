@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from damages import DAMAGES, cut, emptied, flipped
 from workspace import RESULTS, Ended, Workspace, rerecord
 
 from latentwire.files import read_json, write_json
@@ -105,47 +105,6 @@ PROGRAMS: dict[str, tuple[str, list[str]]] = {
 }
 # A program's own first word about a file that is not there.
 OWN_WORDS = {"summarise.py"}
-
-
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    bit = random.Random(path.name).randrange(8 * len(content))
-    content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
-
-
-def swapped(path: Path) -> None:
-    """With another experiment's: of the same kind, and readable."""
-    others = sorted(Path(RESULTS).rglob(f"*{path.suffix}"))
-    same = [other for other in others if other.read_bytes() != path.read_bytes()]
-    shutil.copyfile(next((other for other in same if other.name == path.name), same[0]), path)
-
-
-def older(path: Path) -> None:
-    """With what an earlier run left; a text with another digit, or a table or tensors of other bytes at their end."""
-    content = path.read_bytes()
-    digit = max(content.rfind(b"1"), content.rfind(b"2"))
-    path.write_bytes(content[:digit] + b"3" + content[digit + 1 :] if digit >= 0 else content + b"\0")
-
-
-def replaced_by_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def removed(path: Path) -> None:
-    path.unlink()
-
-
-DAMAGES = (flipped, emptied, cut, swapped, older, replaced_by_a_folder, removed)
 
 
 @pytest.fixture(scope="module")

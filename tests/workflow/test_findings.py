@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from workspace import DIMS, RESULTS, ROOT, Workspace, environment, rerecord
+from preloaded import preloaded_python
+from workspace import DIMS, RESULTS, Workspace, rerecord
 
 from latentwire.files import read_json
 from latentwire.progress import finished_jobs, progress, stage_of
@@ -20,8 +19,8 @@ pytestmark = pytest.mark.workflow
 
 
 def printed(workspace: Workspace) -> str:
-    command = [sys.executable, ROOT / "workflow/scripts/findings.py", "--root", RESULTS]
-    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=True)
+    done = workspace.python("workflow/scripts/findings.py", "--root", RESULTS)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -62,21 +61,20 @@ def test_a_finished_run_has_nothing_left(finished: Workspace):
 
 def test_a_run_is_followed_to_its_end_and_a_failure_is_told(fresh: Workspace, tmp_path: Path):
     workspace = fresh.copy(tmp_path)
-    follow = [sys.executable, ROOT / "workflow/scripts/follow.py", "--root", RESULTS, "--every", "0.2"]
-    follow += ["--durations", "durations.tsv", "--record", "--", sys.executable, "-m", "snakemake", "--cores", "2"]
-    options = {"cwd": workspace.folder, "env": environment(workspace.folder), "capture_output": True, "text": True}
-    done = subprocess.run([*follow, "--configfile", "tiny.yaml", "--until", "count_tokens"], **options, check=False)
+    follow = ["workflow/scripts/follow.py", "--root", RESULTS, "--every", "0.2", "--durations", "durations.tsv"]
+    follow += ["--record", "--", preloaded_python(), "-m", "snakemake", "--cores", "2"]
+    done = workspace.python(*follow, "--configfile", "tiny.yaml", "--until", "count_tokens")
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d\d:\d\d preparation: \d jobs done; how long is left is not known", done.stdout)
     assert "pca/token_counts.safetensors" in (workspace / "durations.tsv").read_text()
     # What a Snakemake that was killed leaves behind, and one that is alive.
     (workspace / ".snakemake/locks").mkdir(parents=True, exist_ok=True)
     (workspace / ".snakemake/locks/0.output.lock").write_text(f"{RESULTS}/pca/pca.safetensors\n")
-    done = subprocess.run([*follow, "--configfile", "tiny.yaml", "--until", "fit_pca"], **options, check=False)
+    done = workspace.python(*follow, "--configfile", "tiny.yaml", "--until", "fit_pca")
     assert done.returncode == 0 and (workspace / f"{RESULTS}/pca/pca.safetensors").exists(), done.stderr
     with (workspace / f"{RESULTS}/snakemake.log").open("a") as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
-        refused = subprocess.run([*follow, "--configfile", "tiny.yaml"], **options, check=False)
+        refused = workspace.python(*follow, "--configfile", "tiny.yaml")
     assert refused.returncode == 1 and "running already" in refused.stderr
-    failed = subprocess.run([*follow, "--configfile", "none.yaml"], **options, check=False)
+    failed = workspace.python(*follow, "--configfile", "none.yaml")
     assert failed.returncode == 1 and "none.yaml" in failed.stderr and "snakemake.log" in failed.stderr

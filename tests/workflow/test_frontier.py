@@ -1,11 +1,9 @@
 """The frontier of a finished experiment: every codec once, by its bits, and the same files each time."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from workspace import RESULTS, environment
+from workspace import RESULTS
 
 from latentwire.arms_table import arm_row
 from latentwire.decisions.frontier import Point, _is_pareto
@@ -20,10 +18,7 @@ def run(changed):
     """Writes the frontier and returns what is printed."""
 
     def write() -> str:
-        command = [sys.executable, "workflow/scripts/frontier.py", "--root", RESULTS]
-        done = subprocess.run(
-            command, cwd=changed.folder, env=environment(changed.folder), capture_output=True, text=True, check=False
-        )
+        done = changed.python("workflow/scripts/frontier.py", "--root", RESULTS)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -89,6 +89,29 @@ def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
     assert workspace.plan("phase2", "--config", gate).counts == Counter(train_phase2=2 * len(dims)) + Counter()
 
 
+@pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"])])
+def test_distillation_follows_the_gate_where_it_is_named(decided: Decide, outcome: str, dims: list[str]):
+    workspace, gate = decided(outcome)
+    named = ("--config", gate, "evaluate={arms: [pca, random, distilled]}")
+    assert {(job["k"], job["arm"]) for job in workspace.plan(*named).of("train_phase2")} == {
+        (k, arm) for k in dims for arm in ("control", "phase2", "distilled")
+    }
+    assert workspace.plan("phase2", *named).counts == Counter(train_phase2=3 * len(dims)) + Counter()
+
+
+def test_a_file_of_distillation_needs_the_control_and_no_phase_2(fresh: Workspace):
+    plan = fresh.plan(f"{RESULTS}/k8/seed0/distilled/adapter.safetensors")
+    assert [job["arm"] for job in plan.of("train_phase2")] == ["control", "distilled"]
+
+
+def test_what_is_not_compressed_is_trained_once_if_it_is_named_whatever_the_gates_say(decided: Decide):
+    workspace, gate = decided("pass")
+    plan = workspace.plan("--config", gate, "evaluate={arms: [pca, random, identity_ppl]}")
+    assert plan.of("train_uncompressed") == [{"seed": "0", "arm": "identity_ppl"}]
+    assert plan.counts["fit_identity"] == plan.counts["fit_table_codec"] == 1
+    assert plan.counts["train_phase2"] == 0
+
+
 def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Path):
     passed, gate = decided("pass")
     workspace = passed.copy(tmp_path)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded_python
 from workspace import RESULTS, ROOT, Workspace
 
 from latentwire.data.corpus import generate_corpus
@@ -24,7 +25,7 @@ def by_itself(reader: Path, folder: Path, *arguments: object) -> subprocess.Comp
     """A run on the tiny reader, without prepared inputs."""
     own = ["--model", reader, "--batch_size", "16", "--compress_dim", "8", "--threads", "1", "--output", "run"]
     return subprocess.run(
-        [sys.executable, SCRIPT, *own, *arguments],
+        [preloaded_python(), SCRIPT, *own, *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import yaml
+from preloaded import preloaded_python
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.files import hash_of, read_json, sha256_of, write_json
@@ -174,41 +171,6 @@ def environment(folder: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")} | own
 
 
-# Half of a dry run is importing Snakemake, so one process imports it and forks for each run. It imports nothing of the
-# package: every run takes that from its own workspace.
-SERVER = """
-import json, os, sys
-import snakemake.cli
-for line in sys.stdin:
-    request = json.loads(line)
-    if (child := os.fork()) == 0:
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
-            os.dup2(descriptor, target)
-        os.chdir(request["folder"])
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        sys.path.insert(0, os.environ["PYTHONPATH"])
-        sys.argv = ["snakemake", *request["arguments"]]
-        code = 1
-        try:
-            snakemake.cli.main(sys.argv[1:])
-        except SystemExit as done:
-            code = int(done.code or 0)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@cache
-def server() -> subprocess.Popen[str]:
-    """The process that forks Snakemake; it ends with the tests, when its standard input does."""
-    return subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @dataclass(frozen=True)
 class Workspace:
     """A folder in which Snakemake runs."""
@@ -221,16 +183,16 @@ class Workspace:
     def run(self, *arguments: str, configfile: str | None = "tiny.yaml", cores: str | None = "2") -> tuple[int, str]:
         """Run Snakemake: its exit status, and its standard output and error as one text."""
         given = {"--cores": cores, "--configfile": configfile}
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "output"
-            request = {
-                "arguments": [*arguments, *(word for pair in given.items() if pair[1] for word in pair)],
-                "folder": str(self.folder),
-                "environment": environment(self.folder),
-                "output": str(output),
-            }
-            print(json.dumps(request), file=server().stdin, flush=True)
-            return int(server().stdout.readline()), output.read_text()
+        words = [*arguments, *(word for pair in given.items() if pair[1] for word in pair)]
+        done = self.python("-m", "snakemake", *words, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
+    def python(self, *arguments: object, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        """Run the interpreter, as what a user starts here would be."""
+        return subprocess.run(
+            [preloaded_python(), *map(str, arguments)],
+            cwd=self.folder, env=environment(self.folder), stdout=subprocess.PIPE, stderr=stderr, text=True, check=False,
+        )  # fmt: skip
 
     def succeed(self, *arguments: str, **options) -> str:
         """Run Snakemake, which must succeed; its output."""

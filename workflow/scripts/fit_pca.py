@@ -1,4 +1,4 @@
-"""Fit the compressor: exact PCA of the token occurrences, or the random projection that is its control."""
+"""Fit the compressor: exact PCA of the token occurrences, or a control: random axes, or the table's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--table", type=Path, required=True, help="embedding table")
     parser.add_argument("--counts", type=Path, required=True, help="token counts")
-    parser.add_argument("--method", choices=("pca", "random"), default="pca", help="axes of the compressor")
-    parser.add_argument("--compress_dim", type=int, required=True, help="largest code dimension asked for")
+    parser.add_argument(
+        "--method", choices=("pca", "random", "identity"), default="pca", help="axes of the compressor"
+    )
+    parser.add_argument("--compress_dim", type=int, help="largest code dimension asked for; by default all")
     cli.add_settings(parser, Pca, "smoothing")
     parser.add_argument("--seed", type=int, default=0, help="of the random axes")
     parser.add_argument("--output", type=Path, required=True, help="compressor to write")
@@ -33,10 +35,12 @@ def main() -> None:
     from latentwire.table import load_table
 
     table = load_table(arguments.table)
+    width = table.shape[1]
+    compress_dim = width if arguments.compress_dim is None else arguments.compress_dim
     try:
-        compressor = EmbeddingCompressor(
-            table.shape[1], arguments.compress_dim, arguments.method, seed=arguments.seed
-        ).fit(table, load_counts(arguments.counts)["pca"], arguments.smoothing)
+        compressor = EmbeddingCompressor(width, compress_dim, arguments.method, seed=arguments.seed).fit(
+            table, load_counts(arguments.counts)["pca"], arguments.smoothing
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     compressor.save(arguments.output)

@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from latentwire.artefacts import read_jsonl, read_parquet
+    from latentwire.artefacts import read_jsonl, read_measures
     from latentwire.data.prompts_table import read_prompts
     from latentwire.evaluation.scores import score_predictions, scoring_warnings
     from latentwire.files import atomic_path
@@ -36,7 +36,7 @@ def main() -> None:
     for warning in scoring_warnings(prompts, arguments.scoring):
         logging.warning(warning)
     scored = score_predictions(records, prompts, arguments.batch_size, arguments.identity_samples, arguments.scoring)
-    divergence = pd.concat([read_parquet(path) for path in arguments.divergence], ignore_index=True)
+    divergence = pd.concat([read_measures(path) for path in arguments.divergence], ignore_index=True)
     for path, table in ((arguments.output, scored), (arguments.output_divergence, divergence)):
         with atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)

@@ -1,5 +1,7 @@
 """Phase 2: generation-aware training from Phase 1's adapter, or with --beta 0 its control, which loads no model.
 
+Without --adapter, it starts from the compressor's inverse.
+
 Started by torchrun, several processes share the prompts of every step, each on a GPU of its own.
 """
 
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentwire import cli
-from latentwire.settings import Model, Phase2
+from latentwire.settings import AdapterSettings, Model, Phase2
 
 if TYPE_CHECKING:
     from latentwire.processes import Processes
@@ -21,12 +23,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model_arguments(parser)
     cli.add_settings(parser, Model, "dtype")
-    parser.add_argument(
-        "--decision", type=Path, required=True, help="gate decision (JSON); an error if it says not to run Phase 2"
-    )
-    parser.add_argument("--adapter", type=Path, required=True, help="Phase 1's adapter, the warm start")
+    parser.add_argument("--decision", type=Path, help="gate decision (JSON); an error if it says not to run Phase 2")
+    parser.add_argument("--adapter", type=Path, help="Phase 1's adapter, the warm start")
     parser.add_argument("--control", type=Path, help="the control's adapter, to be measured beside")
+    parser.add_argument(
+        "--objective",
+        default="cross_entropy",
+        choices=("cross_entropy", "distillation"),
+        help="what beta weighs: the prompt's cross-entropy, or KL(original || rebuilt) of the model's predictions",
+    )
     cli.add_settings(parser, Phase2, *Phase2.model_fields)
+    cli.add_settings(parser, AdapterSettings, *AdapterSettings.model_fields)
     cli.add_training_arguments(parser)
     return parser.parse_args()
 
@@ -35,7 +42,8 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
     """Train, and write the adapter and its record."""
     from latentwire.decisions.requirements import require_phase2
 
-    require_phase2(arguments.decision)
+    if arguments.decision is not None:
+        require_phase2(arguments.decision)
     from latentwire.device import choose_device, described
     from latentwire.lm import load_model, model_identity
     from latentwire.provenance import write_provenance
@@ -56,8 +64,10 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
         cli.section(arguments, Phase2),
         seed=arguments.seed,
         device=device,
+        objective=arguments.objective,
         model_identity=identity,
         control_adapter=arguments.control,
+        hidden=arguments.hidden,
         processes=processes,
         work=work,
     )

@@ -55,11 +55,12 @@ def fit_codec(
         return codec
     if name not in ARMS or ARMS[name].codec != name:
         raise InputError(f"there is no codec {name!r}")
-    if not ARMS[name].sized:
+    if name not in COMPRESSORS and not ARMS[name].sized:
         return _fit_table_codec(name, table_VD, counts_V)
-    if compress_dim is None:
+    if compress_dim is None and ARMS[name].sized:
         raise InputError(f"the codec {name!r} needs a code dimension (--compress_dim)")
     if name not in COMPRESSORS:
+        assert compress_dim is not None
         return ScalarCodec.fit(table_VD, counts_V, compress_dim)
     if compressor is None:
         raise InputError(f"the codec {name!r} needs a fitted compressor (--compressor)")

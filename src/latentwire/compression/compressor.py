@@ -22,7 +22,7 @@ from latentwire.compression.pca import fit_pca, weighted_moments
 from latentwire.files import atomic_path
 from latentwire.integrity import reading
 
-Method = Literal["pca", "random"]
+Method = Literal["pca", "random", "identity"]
 BLOCK_ROWS = 8192
 _TENSORS = ("mean_D", "scale", "components_KD", "code_std_K", "spectrum_D")
 
@@ -33,7 +33,8 @@ class EmbeddingCompressor:
     Args:
         input_dim: D.
         output_dim: K, at most D.
-        method: ``pca`` (the principal axes) or ``random`` (random orthonormal axes, a control).
+        method: ``pca`` (the principal axes), ``random`` (random orthonormal axes, a control) or ``identity`` (the
+            embedding's own axes, K = D: nothing is compressed, and the inverse gives every row back to the bit).
         seed: of the random axes.
 
     Attributes (after :meth:`fit`, float32):
@@ -56,6 +57,8 @@ class EmbeddingCompressor:
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
         if not 1 <= output_dim <= input_dim:
             raise ValueError(f"output_dim (compress_dim) {output_dim} must be between 1 and input_dim {input_dim}")
+        if method == "identity" and output_dim != input_dim:
+            raise ValueError(f"the identity keeps all {input_dim} dimensions, not {output_dim}")
         self.input_dim, self.output_dim, self.method, self.seed = input_dim, output_dim, method, seed
         self.explained_variance_ratio = math.nan
 
@@ -83,20 +86,28 @@ class EmbeddingCompressor:
             total, kept_K = pca.total_variance, pca.spectrum_D[: self.output_dim]
         else:
             moments = weighted_moments(table_VD, counts_V, smoothing)
-            generator = torch.Generator().manual_seed(self.seed)
-            gaussian_DK = torch.randn(self.input_dim, self.output_dim, dtype=torch.float64, generator=generator)
-            axes_KD = torch.linalg.qr(gaussian_DK).Q.T.contiguous()
+            axes_KD = (
+                self._random_axes() if self.method == "random" else torch.eye(self.input_dim, dtype=torch.float64)
+            )
             mean_D, spectrum_D = moments.mean_D, torch.zeros(0, dtype=torch.float64)
             total = float(moments.covariance_DD.trace())
             kept_K = ((axes_KD @ moments.covariance_DD) * axes_KD).sum(dim=1)
         if total <= 1e-20 * float(mean_D.square().sum()):  # equal rows leave the rounding of their mean
             raise ValueError("the embeddings do not vary: there is nothing to compress")
         scale = math.sqrt(total / self.input_dim)
+        if self.method == "identity":
+            # No mean, and a power of two: a code is its row with other exponents, and rounds nothing in any dtype.
+            mean_D, scale = torch.zeros_like(mean_D), 2.0 ** round(math.log2(scale))
         self.mean_D, self.components_KD, self.spectrum_D = mean_D.float(), axes_KD.float(), spectrum_D.float()
         self.scale = torch.tensor(scale, dtype=torch.float32)
         self.code_std_K = (kept_K.sqrt() / scale).float()
         self.explained_variance_ratio = float(kept_K.sum() / total)
         return self
+
+    def _random_axes(self) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        gaussian_DK = torch.randn(self.input_dim, self.output_dim, dtype=torch.float64, generator=generator)
+        return torch.linalg.qr(gaussian_DK).Q.T.contiguous()
 
     def to(self, device: torch.device) -> Self:
         """The same compressor with its tensors on a device."""

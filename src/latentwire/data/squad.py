@@ -33,11 +33,15 @@ def _require(condition: bool, where: str, what: str) -> None:
 def _require_text(value: Any, where: str, name: str) -> None:
     _require(isinstance(value, str), where, f"'{name}' must be text, not {value!r:.80}")
     _require(bool(value.strip()), where, f"'{name}' is empty")
+    _require_whole(value, where, name)
+
+
+def _require_whole(value: str, where: str, name: str) -> None:
     broken = next((index for index, character in enumerate(value) if "\ud800" <= character <= "\udfff"), None)
     _require(
         broken is None,
         where,
-        f"'{name}' holds half of a surrogate pair at character {broken}, which no tokenizer reads",
+        f"'{name}' holds half of a surrogate pair at character {broken}, which no tokenizer and no table takes",
     )
 
 
@@ -57,6 +61,7 @@ def _question(title: str, context: str, qa: Any, where: str) -> Row:
         "a question must be an object with an 'id'",
     )
     where = f"{where} (id {qa['id']!r:.80})"
+    _require_whole(str(qa["id"]), where, "id")
     question, answers = qa.get("question"), qa.get("answers")
     _require("question" in qa, where, "'question' is missing")
     _require_text(question, where, "question")
@@ -119,6 +124,7 @@ def flatten_squad(content: Any, name: str, passed_over: list[str] | None = None)
         _require(isinstance(article, dict) and "title" in article, where, "'title' is missing")
         _require(isinstance(article["title"], str), where, f"'title' must be text, not {article['title']!r:.80}")
         where = f"{where} ({article['title']!r:.80})"
+        _require_whole(article["title"], where, "title")
         _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
         for index, paragraph in enumerate(article["paragraphs"]):
             place = f"{where}, paragraphs[{index}]"

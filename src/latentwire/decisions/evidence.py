@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from latentwire.arms_table import TRAINED, Variant, arm_row
-from latentwire.artefacts import read_json, read_jsonl, read_parquet, read_tsv
+from latentwire.artefacts import read_json, read_jsonl, read_measures, read_tsv
 from latentwire.data.prompts_table import read_prompts
 from latentwire.decisions.gate import question_means
 from latentwire.decisions.requirements import phase2_wanted
@@ -91,7 +91,7 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
         seeds=seeds,
-        divergence=_divergence(read_parquet(paths.divergence("final")), k),
+        divergence=_divergence(read_measures(paths.divergence("final")), k),
         rates={
             arm: _rate(Path(str(paths.codec(Variant.of(arm, k, seeds[0])))))
             for arm in arms
@@ -131,7 +131,7 @@ def _arm_scores(tables: list[pd.DataFrame]) -> ArmScores:
 def _reconstruction(stage_files: list[list[str]]) -> dict[tuple[str, str], pd.DataFrame]:
     found: dict[tuple[str, str], pd.DataFrame] = {}
     for files in stage_files:
-        tables = [read_parquet(file) for file in files]
+        tables = [read_measures(file) for file in files]
         for (arm, subset), first in tables[0].groupby(["arm", "subset"], sort=False):
             own = [t[(t["arm"] == arm) & (t["subset"] == subset)].reset_index(drop=True) for t in tables]
             numbers = first.select_dtypes("number").columns

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentwire.artefacts import read_json
+from latentwire.commands import experiment_command
 from latentwire.errors import InputError
 from latentwire.files import write_json
 
@@ -36,7 +37,14 @@ def is_confirmatory(folder: str | Path, configuration: str) -> bool:
     path = Path(folder) / f"{configuration}.json"
     if not path.exists():
         return True
-    found = read_json(path, frozenset({"configuration", "earlier"}))
-    if found["configuration"] != configuration:
-        raise InputError(f"{path} is the record of another configuration, {found['configuration']}")
-    return not found["earlier"]
+    try:
+        found = read_json(path)
+        own, earlier = found["configuration"], found["earlier"]
+        if own != configuration:
+            raise ValueError(f"it is that of configuration {own}")
+    except (ValueError, TypeError, LookupError):
+        raise InputError(
+            f"{path} is not the record that was written. Remove it, then run the experiment again: a record is made "
+            "anew, in which all other configurations that read 'final' are earlier ones. " + experiment_command()
+        ) from None
+    return not earlier

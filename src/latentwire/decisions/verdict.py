@@ -41,6 +41,7 @@ from latentwire.results import (
     Divergence,
     Evidence,
     IntervalRecord,
+    MeasuredDimension,
     NextStep,
     Outcome,
     Phase1Summary,
@@ -183,6 +184,10 @@ def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[s
         ("phase2", "phase1"),
         ("phase2", "control"),
         ("control", "phase1"),
+        ("distilled", "phase1"),
+        ("distilled", "control"),
+        ("distilled", "phase2"),
+        ("identity_ppl", "text"),
     ]
     return {
         f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()
@@ -337,7 +342,7 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
     ]
 
 
-def next_step(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
+def next_step(entry: MeasuredDimension, settings: VerdictSettings) -> NextStep:
     """The one command to run next, and why; no command where the uncompressed text is too low.
 
     A failure asks about the likeliest of its causes: too little training where the held-out FVU still falls; else the
@@ -369,7 +374,7 @@ def next_step(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
     return {"why": f"{cause}? {why}", "command": found[cause]["command"]}
 
 
-def instead(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
+def instead(entry: MeasuredDimension, settings: VerdictSettings) -> NextStep:
     """For a failure: the codec of at most the chosen arm's bits that reaches the threshold, and how to try others."""
     k, chosen = entry["k"], entry["arms"][entry["chosen"]]
     assert chosen["rate"] is not None
@@ -382,9 +387,9 @@ def instead(entry: DimensionVerdict, settings: VerdictSettings) -> NextStep:
         and reaches(estimate_of(own["f1"]), entry["threshold"])
     }
     others = settings.next_command(f"k{k}-codecs", {"compress_dims": [k], "evaluate": {"arms": list(IN_USE)}})
-    at = f"at most the {most:.2f} bits per table parameter of {entry['chosen']}"
     if not passing:
-        return {"why": f"no codec that was evaluated reaches the threshold at {at}; these may", "command": others}
+        within = f"within the {most:.2f} bits per table parameter of {entry['chosen']}"
+        return {"why": f"no codec that was evaluated reaches the threshold {within}; these may", "command": others}
     best = max(passing, key=lambda arm: passing[arm])
     rate = entry["arms"][best]["rate"]
     assert rate is not None
@@ -423,7 +428,7 @@ def dimension_verdict(
     phase1_final = float(results.arms["phase1"].f1["f1"].mean())
     agrees = reaches(phase1_final, threshold) == gate["passed"]
     passed_f1 = results.arms[chosen].f1
-    entry: DimensionVerdict = {
+    measured: MeasuredDimension = {
         "k": results.k,
         "seeds": results.seeds,
         "bits_per_token": bits_per_token,
@@ -450,13 +455,12 @@ def dimension_verdict(
             for summary in cast("list[Phase2Summary]", results.summaries.get("phase2", []))
         ],
         "causes": causes(results, chosen, variance, settings) if outcome in ("partial", "failed") else [],
-        "instead": None,
-        "next": {"why": "", "command": None},
     }
-    if outcome in ("partial", "failed"):
-        entry["instead"] = instead(entry, settings)
-    entry["next"] = next_step(entry, settings)
-    return entry
+    return {
+        **measured,
+        "instead": instead(measured, settings) if outcome in ("partial", "failed") else None,
+        "next": next_step(measured, settings),
+    }
 
 
 def _training_length(summary: TrainingSummary) -> TrainingLength:

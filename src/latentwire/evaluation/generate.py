@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +90,18 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return next((token for token in behind if token in control), None)
 
 
+# Where a text's line ends, in all scripts: what str.splitlines takes for it.
+LINE_END = re.compile(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+
+
 def has_second_line(text: str) -> bool:
-    """Whether a newline follows the first text, white space aside."""
-    return "\n" in text.lstrip()
+    """Whether a line end follows the first text, white space aside."""
+    return LINE_END.search(text.lstrip()) is not None
 
 
 def first_line(text: str) -> str:
     """The answer: the first line with text on it, stripped."""
-    return text.strip().split("\n", 1)[0].strip()
+    return LINE_END.split(text.strip(), maxsplit=1)[0].strip()
 
 
 def padded_embeddings(

@@ -47,8 +47,15 @@ class TokenRows:
 
     def of(self, ids_U: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes ``z_UK`` (the table's dtype) and standardised embeddings ``x_UD`` (float32) of token ids."""
-        index_U = self.row_of_V[ids_U].to(self.device, non_blocking=True)
+        index_U = self._index(ids_U)
         return self.codes[index_U], self.compressor.standardise(self.rows[index_U])
+
+    def original(self, ids_U: torch.Tensor) -> torch.Tensor:
+        """The table's own rows ``[U, D]`` of token ids."""
+        return self.rows[self._index(ids_U)]
+
+    def _index(self, ids_U: torch.Tensor) -> torch.Tensor:
+        return self.row_of_V[ids_U].to(self.device, non_blocking=True)
 
 
 def unique_tokens(sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

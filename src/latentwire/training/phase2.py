@@ -2,7 +2,8 @@
 
 The model reads the *rebuilt* prompt and predicts the prompt's own tokens. No answer token is in any input or label.
 Labels are −100 on padding and on the template's constant tokens. With β = 0 the same steps, without the
-model, are the control.
+model, are the control. Distillation has another second term at the same positions: KL(original ‖ rebuilt) of the
+model's predictions on the original and on the rebuilt embeddings.
 
 Shape suffixes: B batch, L length, U unique tokens, D embedding dimensions, K code dimensions, N predicted tokens,
 V vocabulary.
@@ -14,7 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from latentwire.packing import PackedDecoder, PromptBatch, prompt_batch
 from latentwire.processes import Processes
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
-from latentwire.training.head_loss import frozen_head_cross_entropy
+from latentwire.training.head_loss import frozen_head_cross_entropy, frozen_head_divergence
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
 from latentwire.training.memory import LossInParts, checkpoint_activations
 from latentwire.training.objectives import (
@@ -45,12 +46,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What β weighs, and its name among the losses of a step.
+Objective = Literal["cross_entropy", "distillation"]
+PROMPT_TERMS: dict[Objective, str] = {"cross_entropy": "prompt_loss", "distillation": "divergence"}
 # Each costs forward passes of the held-out prompts.
 MEASUREMENTS = 5
 
 
 class PromptScorer:
-    """Cross-entropy of prompts under the frozen model, given their input embeddings.
+    """What the frozen model predicts of prompts, given their input embeddings.
 
     Args:
         model: a Hugging Face causal language model, frozen.
@@ -75,7 +79,30 @@ class PromptScorer:
         hidden_ND = self.decoder.hidden(inputs_BLD, batch)
         labels_N = self.decoder.on_device(batch.labels_BL.flatten()[batch.predicted_N])
         loss_N = frozen_head_cross_entropy(hidden_ND, self.head.weight, labels_N, self.head.bias)
-        return loss_N if reduction == "none" else getattr(loss_N, reduction)()
+        return _reduced(loss_N, reduction)
+
+    def divergence(
+        self, inputs_BLD: torch.Tensor, original_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean"
+    ) -> torch.Tensor:
+        """KL(original ‖ inputs) in nats of the predictions at the labels' positions, reduced as the cross-entropy is.
+
+        The labels themselves are not used. Gradients reach ``inputs_BLD`` alone.
+
+        Args:
+            inputs_BLD: what the model reads.
+            original_BLD: the uncompressed embeddings of the same tokens.
+            batch: the prompts.
+            reduction: mean, sum or none.
+        """
+        with torch.no_grad():
+            text_ND = self.decoder.hidden(original_BLD, batch)
+        hidden_ND = self.decoder.hidden(inputs_BLD, batch)
+        loss_N = frozen_head_divergence(hidden_ND, self.head.weight, text_ND, self.head.bias)
+        return _reduced(loss_N, reduction)
+
+
+def _reduced(loss_N: torch.Tensor, reduction: str) -> torch.Tensor:
+    return loss_N if reduction == "none" else getattr(loss_N, reduction)()
 
 
 def prompt_inputs(rebuilt_UD: torch.Tensor, ids_U: torch.Tensor, ids_BL: torch.Tensor) -> torch.Tensor:
@@ -119,7 +146,7 @@ def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) ->
 
 
 def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tensor]], settings: Phase2) -> Calibration:
-    """α = 1/E[reconstruction], β = 1/E[prompt cross-entropy] over training batches, unless the settings fix them."""
+    """α = 1/E[reconstruction], β = 1/E[the prompt's term] over training batches, unless the settings fix them."""
     values, norms = [], []
     for step in range(settings.calibration_batches):
         losses = losses_at(step)
@@ -177,6 +204,7 @@ def train_phase2(
     seed: int,
     checkpoints: Checkpoints,
     diagnostics: Path,
+    objective: Objective = "cross_entropy",
     control: Adapter | None = None,
     processes: Processes | None = None,
 ) -> tuple[list[dict[str, Any]], Phase2Findings]:
@@ -194,6 +222,7 @@ def train_phase2(
         seed: of the data order.
         checkpoints: this run's own.
         diagnostics: the JSONL log to write.
+        objective: what ``beta`` weighs: the prompt's cross-entropy, or KL(original ‖ rebuilt) of what is predicted.
         control: the control's adapter after its training, to be measured beside.
         processes: that share every step's prompts; None for this one alone.
 
@@ -235,7 +264,7 @@ def train_phase2(
         return table_VD[batch.ids_BL].to(device)
 
     def rebuild(step: int) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-        """The reconstruction loss of a step's batch, and a call for its prompt cross-entropy."""
+        """The reconstruction loss of a step's batch, and a call for its prompts' term."""
         chosen = batch_at(step, len(train), settings.batch_size, seed).tolist()
         sequences = [train[index] for index in chosen]
         ids_U, counts_U = unique_tokens(sequences)
@@ -247,14 +276,18 @@ def train_phase2(
             assert reader is not None
             rebuilt_UD = adapter.mean_D + adapter.scale * standardised_UD
 
-            def cross_entropy(rows_UD: torch.Tensor, prompts: Sequence[int], reduction: str) -> torch.Tensor:
+            def read(rows_UD: torch.Tensor, prompts: Sequence[int], reduction: str) -> torch.Tensor:
                 batch = prompt_batch([train[i] for i in prompts], [train_labels[i] for i in prompts], layout)
-                return reader.cross_entropy(prompt_inputs(rows_UD, ids_U, batch.ids_BL), batch, reduction)
+                inputs_BLD = prompt_inputs(rows_UD, ids_U, batch.ids_BL)
+                if objective == "cross_entropy":
+                    return reader.cross_entropy(inputs_BLD, batch, reduction)
+                original_BLD = prompt_inputs(rows.original(ids_U), ids_U, batch.ids_BL)
+                return reader.divergence(inputs_BLD, original_BLD, batch, reduction)
 
             if in_parts is None:
-                return cross_entropy(rebuilt_UD, chosen, "mean")
+                return read(rebuilt_UD, chosen, "mean")
             labels = sum(int(np.count_nonzero(train_labels[index][1:])) for index in chosen)
-            return in_parts(rebuilt_UD, chosen, lambda rows_UD, own: cross_entropy(rows_UD, own, "sum") / labels)
+            return in_parts(rebuilt_UD, chosen, lambda rows_UD, own: read(rows_UD, own, "sum") / labels)
 
         return weighted_error(standardised_UD, target_UD, counts_U), prompt_loss
 
@@ -273,7 +306,7 @@ def train_phase2(
         return {
             "loss": alpha * reconstruction + beta * prompt,
             "reconstruction": reconstruction,
-            "prompt_loss": prompt,
+            PROMPT_TERMS[objective]: prompt,
         }
 
     per_epoch = math.ceil(len(train) / settings.batch_size)

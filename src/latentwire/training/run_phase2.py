@@ -19,7 +19,7 @@ from latentwire.processes import Processes
 from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
 from latentwire.table import load_table
-from latentwire.training.phase2 import train_phase2
+from latentwire.training.phase2 import Objective, train_phase2
 from latentwire.training.run_phase1 import TrainingFiles, progress, save_codec, sequences
 
 if TYPE_CHECKING:
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 def run_phase2(
     files: TrainingFiles,
-    phase1_adapter: Path,
+    phase1_adapter: Path | None,
     model: Any | None,
-    compress_dim: int,
+    compress_dim: int | None,
     settings: Phase2,
     *,
     seed: int,
     device: torch.device,
+    objective: Objective = "cross_entropy",
     model_identity: Sequence[Any] = (),
     control_adapter: Path | None = None,
+    hidden: int | None = None,
     processes: Processes | None = None,
     work: Work,
 ) -> None:
@@ -44,22 +46,30 @@ def run_phase2(
 
     Args:
         files: inputs and outputs.
-        phase1_adapter: the warm start.
+        phase1_adapter: the warm start; None for the compressor's inverse.
         model: the frozen language model, on the device; None for the control.
-        compress_dim: K.
+        compress_dim: K; None for the compressor's.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
         device: where to train.
+        objective: what ``beta`` weighs (:func:`~latentwire.training.phase2.train_phase2`).
         model_identity: what the model's outputs depend on (:func:`~latentwire.lm.model_identity`).
         control_adapter: the control's, whose prompt cross-entropy is measured beside.
+        hidden: the hidden width of an adapter that starts from the compressor; None for D/2.
         processes: that share every step's prompts; None for this one alone.
         work: that this training is a part of; it continues where it was interrupted.
     """
-    adapter = Adapter.load(phase1_adapter).to(device)
-    own = {"seed": seed, "compress_dim": compress_dim}
+    compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
+    if phase1_adapter is None:
+        torch.manual_seed(seed)
+        adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
+    else:
+        adapter = Adapter.load(phase1_adapter).to(device)
+    own = {"seed": seed, "compress_dim": compressor.output_dim, "objective": objective, "hidden": adapter.hidden}
     processes = processes or Processes()
     chosen = settings.model_dump() | own
-    determining = [chosen, digest(phase1_adapter), *model_identity, processes.count]
+    warm = None if phase1_adapter is None else digest(phase1_adapter)
+    determining = [chosen, warm, *model_identity, processes.count]
     code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
     checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
     train, table_VD = sequences(files.train), load_table(files.table)
@@ -72,11 +82,12 @@ def run_phase2(
         sequences(files.held_out, "label_mask"),
         table_VD,
         load_codes(files.codes),
-        EmbeddingCompressor.load(files.compressor, compress_dim),
+        compressor,
         settings,
         seed=seed,
         checkpoints=checkpoints,
         diagnostics=files.output / "diagnostics.jsonl",
+        objective=objective,
         control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
         processes=processes,
     )

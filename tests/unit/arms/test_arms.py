@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms.loading import arm_inputs
-from latentwire.arms_table import ARMS, Variant, arm_row, ordered_arms
+from latentwire.arms_table import ARMS, COMPRESSORS, Variant, arm_row, ordered_arms
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.files import CODES_FILE, decline
@@ -75,7 +75,9 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
             return ProductCodec.fit(table_VD, counts_V + 1, 4)
         case "residual":
             return ResidualCodec.fit(table_VD, counts_V + 1, 2, 8)
-    compressor = EmbeddingCompressor(table_VD.shape[1], k, "random" if row.codec == "random" else "pca")
+    if row.stage == "uncompressed":
+        k = table_VD.shape[1]
+    compressor = EmbeddingCompressor(table_VD.shape[1], k, COMPRESSORS[row.codec])
     compressor.fit(table_VD, counts_V)
     if row.family == "rounded":
         return RoundedLinearCodec.of(compressor, table_VD, counts_V, 4)
@@ -232,7 +234,28 @@ def test_a_variant_is_written_as_it_is_read(arm: str):
     assert Variant.parse(str(variant)) == variant
 
 
-@pytest.mark.parametrize("text", ["phase1", "phase1:72", "pca", "pca:72:0", "text:72", "pca:x", "pq4:72", "pca:-1"])
+def test_a_trained_arm_without_a_code_dimension_has_a_seed_alone():
+    variant = Variant.parse("identity_ppl:2")
+    assert (variant.k, variant.seed) == (None, 2) and str(variant) == "identity_ppl:2"
+    assert variant == Variant.of("identity_ppl", 72, 2)
+    assert Layout("results/x").codec(variant) == "results/x/seed2/identity_ppl"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "identity_ppl",
+        "identity_ppl:72:0",
+        "phase1",
+        "phase1:72",
+        "pca",
+        "pca:72:0",
+        "text:72",
+        "pca:x",
+        "pq4:72",
+        "pca:-1",
+    ],
+)
 def test_a_variant_has_what_its_arm_depends_on(text: str):
     with pytest.raises(ValueError, match="expected arm, arm:k, or arm:k:seed"):
         Variant.parse(text)

@@ -506,9 +506,9 @@ def test_every_code_of_the_second_stage_is_the_nearest_codeword_to_the_residual(
 # By name, and a user's own
 
 
-# Bits per parameter of 192 dimensions without what all rows share; of PCA's at K = 6.
+# Bits per parameter of 192 dimensions in float32 without what all rows share; of PCA's at K = 6.
 RATES = {
-    "pca": 32 * 6 / 192, "pca_int8": 8 * 6 / 192, "pca_int4": 4 * 6 / 192,
+    "identity_ppl": 32, "pca": 32 * 6 / 192, "pca_int8": 8 * 6 / 192, "pca_int4": 4 * 6 / 192,
     "int8": 8.25, "int4": 4.25, "int4_asymmetric": 4.5, "int2": 2.25, "int2_asymmetric": 2.5,
     "fp8": 8 + 16 / 192, "nf4": 4.25, "rotated4": 4 + 16 / 192, "rotated2": 2 + 16 / 192,
     "pq4": 2, "pq4_root": 2, "pq4_type": 2, "pq6": 8 / 6, "pq8": 1, "rq8": 2,
@@ -518,13 +518,15 @@ RATES = {
 def test_every_codec_of_the_table_is_fitted_by_its_name_at_its_rate(tmp_path: Path):
     table_VD, counts_V = torch.randn(300, 192), counts(8)
     EmbeddingCompressor(192, 9).fit(table_VD, counts_V).save(tmp_path / "pca.safetensors")
+    EmbeddingCompressor(192, 192, "identity").fit(table_VD, counts_V).save(tmp_path / "identity.safetensors")
     assert {row.codec for row in ARMS.values() if row.codec} == {*RATES, "quant", "random"}
-    assert {*COMPRESSORS.values()} == {"pca", "random"} <= {*COMPRESSORS}
+    assert {*COMPRESSORS.values()} == {"pca", "random", "identity"} and {"pca", "random"} <= {*COMPRESSORS}
     for name, rate in RATES.items():
         dim = 6 if ARMS[name].sized else None
-        codec = fit_codec(name, table_VD, counts_V, dim, compressor=tmp_path / "pca.safetensors" if dim else None)
+        compressor = tmp_path / f"{COMPRESSORS[name]}.safetensors" if name in COMPRESSORS else None
+        codec = fit_codec(name, table_VD, counts_V, dim, compressor=compressor)
         assert 8 * sum(tensor.nbytes for tensor in codec.codes.values()) / table_VD.numel() == pytest.approx(rate)
-        assert type(codec).__module__ == ARMS[name].codec_module
+        assert type(codec).__module__ == f"latentwire.codecs.{ARMS[name].family}"
 
 
 def test_codecs_are_fitted_by_name(tmp_path: Path):
@@ -533,6 +535,9 @@ def test_codecs_are_fitted_by_name(tmp_path: Path):
     compressor.save(tmp_path / "pca.safetensors")
     found = fit_codec("pca", table_VD, counts_V, 6, compressor=tmp_path / "pca.safetensors")
     assert isinstance(found, LinearCodec) and found.codes_VK.shape == (300, 6)
+    EmbeddingCompressor(192, 192, "identity").fit(table_VD, counts_V).save(tmp_path / "identity.safetensors")
+    whole = fit_codec("identity_ppl", table_VD, counts_V, None, compressor=tmp_path / "identity.safetensors")
+    assert torch.equal(whole.decode(torch.arange(len(table_VD))), table_VD.float())
     assert isinstance(fit_codec("quant", table_VD, counts_V, 48), ScalarCodec)
     rates = {name: fit_codec(name, table_VD, counts_V, None).bits_per_parameter for name in FORMATS}
     assert rates["int4"] == pytest.approx(4.25, abs=0.001) and rates["int2_asymmetric"] == pytest.approx(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from latentwire.adapter import Adapter
 from latentwire.compression.compressor import EmbeddingCompressor
 
 V, D, K = 300, 16, 5
@@ -135,7 +136,8 @@ def test_the_same_fit_writes_the_same_bytes(tmp_path, table_VD, counts_V):
     [
         ((D, D + 1), "compress_dim.* 17 must be between 1 and input_dim 16"),
         ((D, 0), "compress_dim.* 0 must be"),
-        ((D, K, "svd"), "method must be one of pca, random, got 'svd'"),
+        ((D, K, "svd"), "method must be one of pca, random, identity, got 'svd'"),
+        ((D, K, "identity"), "the identity keeps all 16 dimensions, not 5"),
     ],
 )
 def test_impossible_sizes_and_methods_are_refused_before_any_data(arguments, message):
@@ -151,11 +153,27 @@ def test_embeddings_of_another_width_are_refused(table_VD):
         compressor.fit(table_VD).compress(table_VD[:, 1:])
 
 
-@pytest.mark.parametrize("method", ["pca", "random"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_identity_gives_every_row_back_to_the_bit_and_starts_an_adapter_that_does(table_VD, counts_V, dtype):
+    rows_VD = table_VD.to(dtype)
+    compressor = EmbeddingCompressor(D, D, "identity").fit(rows_VD, counts_V)
+    codes_VK = compressor.codes(rows_VD)
+    assert codes_VK.dtype == dtype
+    assert torch.equal(compressor.decompress(codes_VK), rows_VD.float())
+    assert torch.equal(Adapter.from_compressor(compressor)(codes_VK), rows_VD.float())
+    # Its unit is that of the other compressors' standardised space, up to the power of two.
+    scale = EmbeddingCompressor(D, K).fit(rows_VD, counts_V).scale
+    assert 0.7 < float(compressor.scale / scale) < 1.42
+    assert compressor.explained_variance_ratio == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["pca", "random", "identity"])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.56])
 def test_embeddings_that_do_not_vary_are_refused(method, value):
     with pytest.raises(ValueError, match="do not vary"):
-        EmbeddingCompressor(D, K, method).fit(torch.full((1000, D), value), torch.arange(1000) % 7)
+        EmbeddingCompressor(D, D if method == "identity" else K, method).fit(
+            torch.full((1000, D), value), torch.arange(1000) % 7
+        )
 
 
 def test_a_small_variance_far_from_the_origin_is_variance():

@@ -1,12 +1,12 @@
 """Questions from official SQuAD v1.1 JSON: flat rows, and errors that name the malformed item."""
 
-import copy
 import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spoiling import JUNK, places, put
 
 from latentwire import load_squad_subset
 from latentwire.data import squad
@@ -53,27 +53,6 @@ def small_corpus() -> dict:
             },
         ],
     }
-
-
-def put(content, path, value):
-    """A copy of nested lists and dictionaries with the value at ``path`` replaced, or removed where it is ``...``."""
-    changed = copy.deepcopy(content)
-    place = changed
-    for key in path[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return changed
-
-
-def paths(value, so_far=()):
-    """The path of every value in nested lists and dictionaries."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield (*so_far, key)
-        yield from paths(inner, (*so_far, key))
 
 
 def test_a_row_is_a_question_with_its_article_and_context():
@@ -147,6 +126,8 @@ def test_a_malformed_item_is_named(path, value, message):
             r"qas\[0\] \(id 'q0'\): 'question' holds half of a surrogate pair at character 0",
         ),
         (("data", 0, "paragraphs", 0, "qas", 0, "answers", 0, "text"), "Os\ud83c", "'text' holds half of a surrogate"),
+        (("data", 0, "paragraphs", 0, "qas", 0, "id"), "q\ud83c", r"qas\[0\] \(id 'q.+'\): 'id' holds half of a surrogate"),
+        (("data", 1, "title"), "\ud83c", r"data\[1\] \('.+'\): 'title' holds half of a surrogate"),
     ],
 )  # fmt: skip
 def test_what_no_tokenizer_reads_is_named(path, value, message):
@@ -166,15 +147,15 @@ def test_other_json_is_not_squad(content):
         flatten_squad(content, "file.json")
 
 
-JUNK = st.sampled_from([..., None, True, 0, -3, 1.5, "", " ", "x", [], {}, [None], [[]], {"data": 1}])
+PLACES, VALUES = st.sampled_from(list(places(small_corpus()))), st.sampled_from(JUNK)
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(list(paths(small_corpus()))), JUNK, st.sampled_from(list(paths(small_corpus()))), JUNK)
+@given(PLACES, VALUES, PLACES, VALUES)
 def test_whatever_is_broken_is_named_or_was_not_broken(first, junk, second, more_junk):
     """Two values of a good file replaced by junk: an error that begins with the file's name, or well-formed rows."""
     content = put(small_corpus(), first, junk)
-    if second in set(paths(content)):
+    if second in set(places(content)):
         content = put(content, second, more_junk)
     try:
         rows = flatten_squad(content, "file.json")

@@ -2,8 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from latentwire.decisions import final_reads
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
+from latentwire.errors import InputError
 
 
 def test_the_first_configuration_is_confirmatory_and_stays_so(tmp_path):
@@ -54,3 +57,16 @@ def test_the_record_of_another_job_of_the_configuration_is_no_earlier_one(tmp_pa
     monkeypatch.setattr(final_reads, "recorded_configurations", after_another_job)
     record_read(tmp_path, "first")
     assert is_confirmatory(tmp_path, "first")
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"configuration": "fi', "[]", '{"configuration": "first"}', '{"configuration": "x", "earlier": []}']
+)
+def test_a_damaged_record_says_how_a_new_one_is_made(tmp_path, text):
+    record_read(tmp_path, "second")
+    (tmp_path / "first.json").write_text(text)
+    with pytest.raises(InputError, match=r"first\.json is not the record that was written\. Remove it, then run"):
+        is_confirmatory(tmp_path, "first")
+    (tmp_path / "first.json").unlink()
+    record_read(tmp_path, "first")
+    assert not is_confirmatory(tmp_path, "first")

@@ -593,7 +593,7 @@ def test_the_page_says_which_codecs_keep_the_texts_f1_and_what_the_sample_can_sh
         ),
         (
             {"pca": 0.2},
-            "no codec that was evaluated reaches the threshold at at most the 2.00 bits per table parameter",
+            "no codec that was evaluated reaches the threshold within the 2.00 bits per table parameter",
         ),
     ],
 )

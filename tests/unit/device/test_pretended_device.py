@@ -38,7 +38,7 @@ from latentwire.resuming.stopping import Stopped, StopRequest
 from latentwire.settings import Phase1, Phase2
 from latentwire.training import loop, phase1, phase2
 from latentwire.training.phase1 import train_phase1
-from latentwire.training.phase2 import train_phase2
+from latentwire.training.phase2 import PROMPT_TERMS, train_phase2
 
 CPU = torch.device("cpu")
 K, TRAIN, CAP = 8, 40, 9
@@ -91,7 +91,7 @@ def run_phase1(inputs, device, folder, *, epochs=2, batch_size=8, stop=None):
     return adapter, history
 
 
-def run_phase2(inputs, model, folder, *, epochs=2, stop=None):
+def run_phase2(inputs, model, folder, *, epochs=2, stop=None, objective="cross_entropy"):
     torch.manual_seed(1)
     adapter = Adapter.from_compressor(inputs.compressor).to(next(model.parameters()).device)
     found = train_phase2(
@@ -108,6 +108,7 @@ def run_phase2(inputs, model, folder, *, epochs=2, stop=None):
         seed=0,
         checkpoints=Checkpoints(folder / "state", stop),
         diagnostics=folder / "diagnostics.jsonl",
+        objective=objective,
     )
     return adapter, found
 
@@ -251,14 +252,15 @@ def test_phase_1_stopped_and_continued_ends_in_the_cpus_bits(inputs, tmp_path):
     assert len(history) > 2 and world.operations > 1000
 
 
-def test_phase_2_stopped_and_continued_ends_in_the_cpus_bits(inputs, tiny_model, tmp_path):
+@pytest.mark.parametrize("objective", PROMPT_TERMS)
+def test_phase_2_stopped_and_continued_ends_in_the_cpus_bits(inputs, tiny_model, tmp_path, objective):
     with as_on_a_gpu():
-        expected, findings = run_phase2(inputs, tiny_model(), tmp_path / "cpu")
+        expected, findings = run_phase2(inputs, tiny_model(), tmp_path / "cpu", objective=objective)
     with pretended_gpu() as world:
         model = tiny_model().to(GPU)
         with pytest.raises(Stopped):
-            run_phase2(inputs, model, tmp_path / "gpu", stop=StopAt(3))
-        found, there = run_phase2(inputs, model, tmp_path / "gpu")
+            run_phase2(inputs, model, tmp_path / "gpu", stop=StopAt(3), objective=objective)
+        found, there = run_phase2(inputs, model, tmp_path / "gpu", objective=objective)
         assert_same_adapter(found, expected, world)
     assert there == findings
 
@@ -312,9 +314,11 @@ def test_the_host_waits_for_nothing_in_a_step_of_phase_1(inputs, tmp_path, monke
     assert waits_of_a_step(run, monkeypatch, phase1) == {}
 
 
-def test_the_host_waits_for_nothing_in_a_step_of_phase_2(inputs, tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", PROMPT_TERMS)
+def test_the_host_waits_for_nothing_in_a_step_of_phase_2(inputs, tiny_model, tmp_path, monkeypatch, objective):
     def run(steps):
-        run_phase2(inputs, tiny_model().to(GPU), tmp_path / str(steps), epochs=steps / STEPS_PER_EPOCH)
+        model = tiny_model().to(GPU)
+        run_phase2(inputs, model, tmp_path / str(steps), epochs=steps / STEPS_PER_EPOCH, objective=objective)
 
     assert waits_of_a_step(run, monkeypatch, phase2) == {}
 

@@ -26,6 +26,7 @@ from latentwire.evaluation.generate import (
     end_of_turn,
     first_line,
     generate_answers,
+    has_second_line,
     padded_embeddings,
     padding_is_harmless,
 )
@@ -349,6 +350,12 @@ def test_the_newline_rule_sees_generated_text_only(tokenizer):
 )
 def test_an_answer_is_its_first_line_with_text(text, line):
     assert first_line(text) == line
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_a_line_ends_as_any_script_or_system_ends_it(end):
+    assert first_line(f"{end}Oslo{end}Because") == "Oslo"
+    assert has_second_line(f"Oslo{end}") and not has_second_line(f"{end}Oslo")
 
 
 # Batches

@@ -14,13 +14,14 @@ from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
 from latentwire.files import write_json
-from latentwire.packing import IGNORED, prompt_batch
+from latentwire.packing import IGNORED, PackedDecoder, prompt_batch
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
 from latentwire.training import phase2
 from latentwire.training.loop import batch_at
 from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
 from latentwire.training.phase2 import (
+    PROMPT_TERMS,
     PromptScorer,
     prompt_inputs,
     prompt_loss_by_mention,
@@ -60,7 +61,7 @@ def warm_adapter(compressor) -> Adapter:
 def train(model, table_VD, compressor, sequences, label_masks):
     """Runs Phase 2 on 40 prompts with 8 held out, and returns the adapter, the diagnostics and the summary."""
 
-    def run(folder, settings=SETTINGS, *, model=model, control=None):
+    def run(folder, settings=SETTINGS, *, model=model, control=None, objective="cross_entropy"):
         adapter = warm_adapter(compressor)
         history, summary = train_phase2(
             adapter,
@@ -77,6 +78,7 @@ def train(model, table_VD, compressor, sequences, label_masks):
             checkpoints=Checkpoints(folder / "state"),
             diagnostics=folder / "diagnostics.jsonl",
             control=control,
+            objective=objective,
         )
         return adapter, history, summary
 
@@ -87,7 +89,7 @@ def train(model, table_VD, compressor, sequences, label_masks):
 def steps_of(train, monkeypatch, tmp_path):
     """The adapter and the losses of single steps as Phase 2 hands them to the training loop; nothing is trained."""
 
-    def captured(settings=SETTINGS):
+    def captured(settings=SETTINGS, objective="cross_entropy"):
         found = SimpleNamespace()
 
         def train_adapter(adapter, loss_at, *, measure, steps, **options):
@@ -96,7 +98,9 @@ def steps_of(train, monkeypatch, tmp_path):
 
         with monkeypatch.context() as patch:
             patch.setattr(phase2, "train_adapter", train_adapter)
-            _, _, found.summary = train(tmp_path / f"{settings.alpha}-{settings.beta}", settings)
+            _, _, found.summary = train(
+                tmp_path / f"{settings.alpha}-{settings.beta}-{objective}", settings, objective=objective
+            )
         return found
 
     return captured
@@ -126,17 +130,19 @@ def test_no_answer_token_enters_a_prompt(tokenizer, prompts):
         assert tokenizer.decode(ids) == f"<|begin|><|user|>{source}<|end|><|assistant|>"
 
 
-def test_training_reads_the_prepared_prompts_and_nothing_else(train, tmp_path, monkeypatch, sequences):
+@pytest.mark.parametrize("objective", PROMPT_TERMS)
+def test_training_reads_the_prepared_prompts_and_nothing_else(train, tmp_path, monkeypatch, sequences, objective):
+    """Neither rebuilt nor, as a teacher, in the original embeddings."""
     seen = []
-    cross_entropy = PromptScorer.cross_entropy
+    hidden = PackedDecoder.hidden
 
-    def observed(reader, inputs_BLD, batch, *arguments, **keywords):
+    def observed(decoder, inputs_BLD, batch):
         assert inputs_BLD.shape[:2] == batch.ids_BL.shape
         seen.extend(tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch.ids_BL, batch.mask_BL, strict=True))
-        return cross_entropy(reader, inputs_BLD, batch, *arguments, **keywords)
+        return hidden(decoder, inputs_BLD, batch)
 
-    monkeypatch.setattr(PromptScorer, "cross_entropy", observed)
-    train(tmp_path)
+    monkeypatch.setattr(PackedDecoder, "hidden", observed)
+    train(tmp_path, objective=objective)
     assert set(seen) == {tuple(ids.tolist()) for ids in [*sequences[:40], *sequences[40:45]]}
 
 
@@ -251,6 +257,132 @@ def test_a_model_that_rescales_its_logits_is_refused(model, name):
     setattr(model.config, name, 30.0)
     with pytest.raises(InputError, match=rf"rescales its logits \({name}\)"):
         PromptScorer(model)
+
+
+# Distillation
+
+
+def test_the_divergence_is_kl_div_of_the_models_own_logits_also_in_its_gradient(model, table_VD, batch):
+    original_BLD = table_VD[batch.ids_BL]
+    inputs_BLD = (original_BLD + 0.1 * torch.randn(original_BLD.shape)).requires_grad_()
+    reader = PromptScorer(model)
+    loss = reader.divergence(inputs_BLD, original_BLD, batch)
+    (gradient_BLD,) = torch.autograd.grad(loss, inputs_BLD)
+    text_NV, own_NV = (
+        model(inputs_embeds=own_BLD, attention_mask=batch.mask_BL).logits[:, :-1].flatten(0, 1).log_softmax(dim=1)
+        for own_BLD in (original_BLD, inputs_BLD)
+    )
+    asked_N = batch.labels_BL[:, 1:].flatten() != IGNORED
+    expected = F.kl_div(own_NV[asked_N], text_NV[asked_N], reduction="batchmean", log_target=True)
+    (expected_BLD,) = torch.autograd.grad(expected, inputs_BLD)
+    assert expected > 1e-3
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(gradient_BLD, expected_BLD, atol=1e-6, rtol=1e-3)
+    each_N = reader.divergence(inputs_BLD, original_BLD, batch, "none")
+    assert len(each_N) == int(asked_N.sum()) and each_N.mean().item() == pytest.approx(loss.item(), rel=1e-5)
+    assert reader.divergence(inputs_BLD, original_BLD, batch, "sum").item() == pytest.approx(
+        each_N.sum().item(), rel=1e-5
+    )
+
+
+def test_the_original_embeddings_distil_to_nothing(model, table_VD, batch):
+    original_BLD = table_VD[batch.ids_BL]
+    inputs_BLD = original_BLD.clone().requires_grad_()
+    loss_N = PromptScorer(model).divergence(inputs_BLD, original_BLD, batch, "none")
+    (gradient_BLD,) = torch.autograd.grad(loss_N.sum(), inputs_BLD)
+    assert (loss_N == 0).all() and (gradient_BLD == 0).all()
+
+
+def test_a_distilled_step_agrees_with_float64_autograd_one_prompt_at_a_time(
+    steps_of, tiny_model, compressor, table_VD, sequences, label_masks
+):
+    found = steps_of(objective="distillation")
+    losses = found.loss_at(2)
+    losses["loss"].backward()
+
+    reference, frozen = warm_adapter(compressor).double(), tiny_model().double()
+    codes_VK = compressor.compress(table_VD).double()
+    target_VD = (table_VD.double() - compressor.mean_D.double()) / compressor.scale.double()
+    divergences, squared = [], []
+    for index in batch_at(2, 40, 8, seed=0).tolist():
+        tokens = torch.from_numpy(sequences[index]).long()
+        squared.append((reference.standardised(codes_VK[tokens]) - target_VD[tokens]).square())
+        text, own = (
+            frozen(inputs_embeds=rows[None]).logits[0, :-1].log_softmax(dim=1)
+            for rows in (table_VD.double()[tokens], reference(codes_VK[tokens]))
+        )
+        each = F.kl_div(own, text.detach(), reduction="none", log_target=True).sum(dim=1)
+        divergences.append(each[torch.from_numpy(label_masks[index][1:])])
+    calibration = found.summary["calibration"]
+    reconstruction, divergence = torch.cat(squared).mean(), torch.cat(divergences).mean()
+    (calibration["alpha"] * reconstruction + calibration["beta"] * divergence).backward()
+
+    assert losses.keys() == {"loss", "reconstruction", "divergence"}
+    assert losses["divergence"].item() == pytest.approx(divergence.item(), rel=1e-4)
+    for (name, ours), theirs in zip(found.adapter.named_parameters(), reference.parameters(), strict=True):
+        largest = float(theirs.grad.abs().max())
+        torch.testing.assert_close(
+            ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4 * largest, msg=lambda m, name=name: name + m
+        )
+
+
+def test_distillation_is_balanced_as_phase_2_is_and_sees_the_same_data(steps_of):
+    phase, distilled = steps_of(), steps_of(objective="distillation")
+    calibration = distilled.summary["calibration"]
+    assert calibration["alpha"] == phase.summary["calibration"]["alpha"]
+    assert distilled.steps == phase.steps and distilled.options["settings"] == phase.options["settings"]
+    losses = [distilled.loss_at(step) for step in range(SETTINGS.calibration_batches)]
+    assert np.mean([calibration["beta"] * step["divergence"].item() for step in losses]) == pytest.approx(1, rel=1e-5)
+    for step, own in enumerate(losses):
+        assert torch.equal(own["reconstruction"], phase.loss_at(step)["reconstruction"])
+
+
+def test_distillation_moves_the_models_predictions_back_to_the_originals(
+    model, train, tmp_path, table_VD, compressor, sequences, label_masks
+):
+    """Further than the same steps on cross-entropy do, on held-out prompts."""
+    settings = SETTINGS.model_copy(update={"epochs": 4})
+    held_out, codes_VK = prompt_batch(sequences[40:], label_masks[40:]), compressor.codes(table_VD)
+
+    @torch.no_grad()
+    def divergence(adapter):
+        original_BLD = table_VD[held_out.ids_BL]
+        return PromptScorer(model).divergence(adapter(codes_VK)[held_out.ids_BL], original_BLD, held_out).item()
+
+    found = {name: divergence(train(tmp_path / name, settings, objective=name)[0]) for name in PROMPT_TERMS}
+    assert found["distillation"] < found["cross_entropy"]
+    assert found["distillation"] < divergence(warm_adapter(compressor))
+
+
+# Uncompressed
+
+
+def test_from_the_identity_it_starts_at_the_text_and_cross_entropy_alone_goes_below(
+    model, table_VD, sequences, label_masks, tmp_path
+):
+    whole = EmbeddingCompressor(table_VD.shape[1], table_VD.shape[1], "identity")
+    whole.fit(table_VD, count_tokens(sequences, len(table_VD)))
+    torch.manual_seed(1)
+    adapter = Adapter.from_compressor(whole)
+    history, summary = train_phase2(
+        adapter,
+        model,
+        sequences[:40],
+        label_masks[:40],
+        sequences[40:],
+        label_masks[40:],
+        table_VD,
+        whole.codes(table_VD),
+        whole,
+        SETTINGS.model_copy(update={"alpha": 0.0, "epochs": 4}),
+        seed=0,
+        checkpoints=Checkpoints(tmp_path / "state"),
+        diagnostics=tmp_path / "diagnostics.jsonl",
+    )
+    loss, calibration = summary["prompt_loss"], summary["calibration"]
+    assert loss["start"] == loss["text"] and loss["end"]["all"] < loss["text"]["all"]
+    assert (calibration["reconstruction"], calibration["alpha"]) == (0, 0) and calibration["beta"] > 0
+    assert history[0]["recon_fvu"] == 0 < history[-1]["recon_fvu"]
 
 
 # A step
