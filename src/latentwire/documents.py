@@ -38,7 +38,8 @@ def _passage(place: str, line: str) -> Passage:
     try:
         row = json.loads(line)
         passage = Passage(row["document"], row["text"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        (passage.document + passage.text).encode()  # half of a surrogate pair, which JSON can hold, is no text
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{place}: a passage is {wanted}") from error
     if not all(isinstance(part, str) and part.strip() for part in (passage.document, passage.text)):
         raise InputError(f"{place}: a passage is {wanted}")

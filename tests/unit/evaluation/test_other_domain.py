@@ -45,6 +45,8 @@ def test_passages_are_read_as_they_are_written(tmp_path: Path):
         (b'{"document": "a"}', ":1: a passage is"),
         (b'{"document": "a", "text": "b"}\n{"document": "a", "text": " "}', ":2: a passage is"),
         (b'{"document": 1, "text": "b"}', ":1: a passage is"),
+        (b'{"document": ["a"], "text": ["b"]}', ":1: a passage is"),
+        (b'{"document": "a", "text": "\\ud800"}', ":1: a passage is"),
     ],
 )
 def test_a_file_that_holds_no_passages_is_refused_by_its_name(tmp_path: Path, content: bytes | None, said: str):
