@@ -26,6 +26,8 @@ rule evaluate:
         variants=lambda w: list(map(str, variants_of(w.evaluation))),
         own=lambda w: own_codec_flags(variants_of(w.evaluation)),
         evaluation=flags("evaluate", "batch_size", "max_new_tokens", "identity_samples", "divergence_samples"),
+        other=other_domain_flags,
+        passages=other_domain_identity,
         reads=final_read_flags,
         device=device("evaluate"),
         state=f"{PATHS.root}/state",
@@ -34,7 +36,7 @@ rule evaluate:
     shell:
         "exec {PYTHON} {SCRIPTS}/evaluate.py {params.model} --root {params.root} --variants {params.variants}"
         " --prompts {input.prompts} --table {input.table} --counts {input.counts} {params.own} {params.evaluation}"
-        " --shard {wildcards.shard} --shards {SHARDS} {params.reads} --configuration {CONFIGURATION}"
+        " {params.other} --shard {wildcards.shard} --shards {SHARDS} {params.reads} --configuration {CONFIGURATION}"
         " --device {params.device} --threads {threads} --runtime {resources.runtime} --state {params.state}"
         " --answers {params.answers} --output {output.predictions} --divergence {output.divergence} > {log} 2>&1"
 

@@ -261,13 +261,15 @@ def _explain(error: BaseException) -> NoReturn:
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
     if isinstance(error, MemoryError):
         _end(f"out of memory: {str(error) or 'an allocation failed'}. {NEED_LESS}")
-    if isinstance(error, RuntimeError):
+    if isinstance(error, (RuntimeError, ImportError)):
         said = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:  # torch's, on a CPU
-            _end(f"{said} {NEED_LESS}")
+        if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in NO_MEMORY):
+            _end(f"out of memory: {said} {NEED_LESS}")
     raise error
 
 
+# As torch says it on a CPU, and the dynamic linker of a library that is imported.
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "failed to map segment")
 NEED_LESS = (
     "What was finished is kept, and the next run continues: with phase2.activation_checkpointing or a smaller "
     "evaluate.batch_size, or on a machine or a GPU with more memory"

@@ -109,6 +109,8 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"codecs: {name!r} is an arm of this project; another name"
         if not os.path.isfile(root / file):
             yield f"codecs.{name}: {_shortened.repr(file)} does not exist"
+    if (passages := config["evaluate"]["other_domain"]) is not None:
+        yield from _passage_problems(root / passages)
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
@@ -119,6 +121,18 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
         yield f"model.path: the directory {_shortened.repr(model['path'])} does not exist"
     if os.path.isdir(directory):
         yield from _model_problems(config, directory)
+
+
+def _passage_problems(file: Path) -> Iterator[str]:
+    """What makes another domain's text unusable."""
+    # Here, as stored answers are named by code that runs this module's imports.
+    from latentwire.documents import read_passages
+    from latentwire.errors import InputError
+
+    try:
+        read_passages(file)
+    except InputError as error:
+        yield f"evaluate.other_domain: {error}"
 
 
 def _model_problems(config: Config, directory: Path) -> Iterator[str]:
@@ -192,8 +206,9 @@ def checked(config: Config, root: Path) -> Config:
 def frozen_hash(config: Config) -> str:
     """A short hash of everything in the configuration that can change a result."""
     frozen = {key: value for key, value in config.items() if key not in _NOT_FROZEN and value != {}}
-    # Shards together are the unsharded run.
-    frozen["evaluate"] = {key: value for key, value in config["evaluate"].items() if key != "shards"}
+    # Shards together are the unsharded run; without another domain's text nothing is measured on it.
+    without = ("shards",) if config["evaluate"].get("other_domain") else ("shards", "other_domain")
+    frozen["evaluate"] = {key: value for key, value in config["evaluate"].items() if key not in without}
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -174,6 +174,9 @@ class Evidence(TypedDict):
 
 # ---- the verdict
 
+# The subset of positions that are another domain's text.
+OTHER_DOMAIN = "other_domain"
+
 
 class Reconstruction(TypedDict):
     """Means over the tokens of a subset of positions."""
@@ -194,12 +197,16 @@ class Rate(TypedDict):
 
 
 class Divergence(TypedDict):
-    """How far an arm moves the model's predictions at a subset of positions."""
+    """How far an arm moves the model's predictions at a subset of positions.
+
+    ``kl_over_prompt`` is of another domain's text: its KL over that at the prompts' positions.
+    """
 
     kl: IntervalRecord
     same_top: IntervalRecord
     log_likelihood_change: NotRequired[IntervalRecord]
     positions: int
+    kl_over_prompt: NotRequired[IntervalRecord]
 
 
 class RetentionAboveFloor(IntervalRecord):

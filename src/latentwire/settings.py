@@ -256,6 +256,8 @@ class Evaluate(Section):
     """Questions of the identity arm, which must equal text, in whole batches of text; null takes all."""
     divergence_samples: Count | None = 1000
     """Questions, evenly spaced, on which predictions are compared with the uncompressed model's; null takes all."""
+    other_domain: Name | None = None
+    """JSON lines of another domain's text on which final's arms are compared, too (document, text); null for none."""
     scoring: Scoring = "squad"
     """F1 and EM: squad (official v1.1, English), words (punctuation of all scripts, articles kept) or characters."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 4

@@ -28,7 +28,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 # The running programs are where most can be lost.
 TARGETS = ("snakemake", "program", "program", "program", "group")
 MEAN_SECONDS = 3.0
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 900.0
 SCRIPT = re.compile(r"/workflow/scripts/\w+\.py$")
 ENDED = re.compile(r"> (\S+) 2>&1' (?:returned non-zero exit status (\d+)|died with <Signals\.(\w+): \d+>)")
 # In the hundredth of a second in which the interpreter starts, before any code of the project.

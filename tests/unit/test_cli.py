@@ -48,6 +48,7 @@ def test_memory_that_is_full_names_the_settings_that_need_less(capsys):
         ),
         (MemoryError(), "out of memory: an allocation failed"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "DefaultCPUAllocator"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "out of memory: libtorch_cpu.so"),
         (InputError("two\nlines"), "error: two lines"),
     ],
 )

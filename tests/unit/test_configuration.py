@@ -100,6 +100,8 @@ def test_what_a_setting_refuses(argument, message):
         (["data={source: local, train_file: no.json}"], "data.train_file: 'no.json' does not exist"),
         (["data={source: local, train_file: pyproject.toml, dev_file: no.json}"], "data.dev_file: 'no.json' does not"),
         (["pca={samples: 101}", "data={train_samples: 100}"], "pca.samples: 101 is more than data.train_samples, 100"),
+        (["evaluate={other_domain: no.jsonl}"], "no.jsonl can't be read: No such file"),
+        (["evaluate={other_domain: LICENSE}"], "LICENSE:1: a passage is one line of JSON"),
         (["model={path: ./no-model}"], "model.path: the directory './no-model' does not exist"),
         (["model={path: config/no-model}"], "model.path: the directory 'config/no-model' does not exist"),
     ],
@@ -215,6 +217,9 @@ def test_the_frozen_hash_is_of_what_can_change_a_result():
     assert frozen == frozen_hash(dict(reversed(HEADLINE.items())))
     assert frozen == frozen_hash(configured("experiment=other", "resources={phase1: {runtime: 7}}"))
     assert frozen == frozen_hash(configured("evaluate={shards: 7}"))
+    before = {name: value for name, value in HEADLINE["evaluate"].items() if name != "other_domain"}
+    assert frozen == frozen_hash(HEADLINE | {"evaluate": before}), "hashes from before the setting stay"
+    assert frozen != frozen_hash(configured("evaluate={other_domain: text.jsonl}"))
     for change in ("seeds=[0]", "gate={threshold: 0.6}", "phase2={lr: 0.5}", "model={revision: abc}"):
         assert frozen_hash(configured(change)) != frozen
 

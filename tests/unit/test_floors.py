@@ -19,6 +19,7 @@ FLOORS = (
         "commands",
         "fingerprint",
         "configuration",
+        "documents",
         "results",
     ),
     (

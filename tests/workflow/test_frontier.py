@@ -53,6 +53,36 @@ def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run)
     assert "No codec is shown to keep 99%" in printed
 
 
+@pytest.mark.slow
+def test_another_domains_text_is_measured_in_the_final_evaluation_alone(changed, run):
+    before = (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes()
+    assert "other domain" not in run() and "other_domain" not in (changed / f"{RESULTS}/frontier.json").read_text()
+    text = [
+        {"document": f"file {number % 24}", "text": f"def f{number}(x): return x + {number}"} for number in range(30)
+    ]
+    (changed / "code.jsonl").write_text("\n".join(map(json.dumps, text)))
+    setting = ("--config", "evaluate={other_domain: code.jsonl}")
+    jobs = changed.plan(*setting)
+    assert jobs.rules == {"evaluate", "score", "final_validation", "report"}
+    assert jobs.of("evaluate") == [{"evaluation": "final", "shard": "0"}]
+    changed.succeed(*setting)
+    assert (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes() == before
+    assert not changed.plan(*setting)
+    printed = run()
+    found = json.loads((changed / f"{RESULTS}/frontier.json").read_text(encoding="utf-8"))
+    assert (found["other_domain"]["passages"], found["other_domain"]["documents"]) == (30, 24)
+    for point in found["points"]:
+        own = point["other_domain"]
+        assert own["ratio"]["estimate"] == pytest.approx(own["kl"]["estimate"] / point["kl"]["estimate"])
+        assert own["kl"]["lower"] < own["kl"]["estimate"] < own["kl"]["upper"]
+    assert "| KL, other domain (nats) | over that at the prompt | same top token, other domain % |" in printed
+    # Another text is measured once more, and an unusable one ends before anything runs.
+    (changed / "code.jsonl").write_text(json.dumps(text[0]))
+    assert changed.plan(*setting).of("evaluate") == [{"evaluation": "final", "shard": "0"}]
+    (changed / "code.jsonl").write_text("")
+    assert "code.jsonl holds no passage" in changed.fail("-n", *setting)
+
+
 def test_a_point_is_in_the_pareto_set_if_nothing_cheaper_harms_less():
     def point(kl: float | None) -> Point:
         return {"kl": None if kl is None else {"estimate": kl}}  # type: ignore[typeddict-item]

@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to generate")
     cli.add_variant_arguments(parser)
     cli.add_settings(parser, Evaluate, "batch_size", "max_new_tokens", "identity_samples", "divergence_samples")
+    cli.add_settings(parser, Evaluate, "other_domain")
     parser.add_argument("--shard", type=int, default=0, help="this shard's number, from 0")
     parser.add_argument("--shards", type=int, default=1, help="shards; each takes whole batches")
     parser.add_argument("--final_reads", type=Path, help="where to record that the split 'final' is read")
@@ -40,7 +41,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     """Answer and compare, and write both with their record."""
+    import pandas as pd
+
     from latentwire.arms.loading import arm_inputs
+    from latentwire.arms_table import arm_row
     from latentwire.codecs.base import NotApplicable
     from latentwire.compression.counts import load_counts
     from latentwire.data.prompts_table import read_prompts
@@ -55,6 +59,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     )
     from latentwire.evaluation.evaluate import evaluate_arms
     from latentwire.evaluation.generate import Decoder
+    from latentwire.evaluation.other_domain import measure_other_domain, passage_prompts
     from latentwire.evaluation.questions import arm_batches
     from latentwire.evaluation.rows import split_rows_of
     from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
@@ -72,6 +77,9 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
             f"a prompt of {longest} tokens and an answer of {arguments.max_new_tokens} (evaluate.max_new_tokens) do "
             f"not fit into the model's context of {limit}: lower data.max_prompt_tokens"
         )
+    passages = None
+    if arguments.other_domain is not None:
+        passages = passage_prompts(Path(arguments.other_domain), tokenizer, limit)
     which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
     model = cache(lambda: load_model(*which))
     answers = AnswerStore(
@@ -79,7 +87,7 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     )
     measures = AnswerStore(arguments.answers, measuring_identity(*which), check=work.check, anew=arguments.anew)
     work.own(str(arguments.output))
-    rows, batches = {}, {}
+    rows, batches, passage_rows = {}, {}, {}
     inputs_used = [arguments.prompts, arguments.table, arguments.counts]
     for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
         inputs_used += files
@@ -89,6 +97,8 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
         every = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
         batches[variant] = every[arguments.shard :: arguments.shards]
         rows[variant] = split_rows_of(variant.arm, inputs, prompts, dtype)
+        if passages is not None and arm_row(variant.arm).rebuilds:
+            passage_rows[variant] = split_rows_of(variant.arm, inputs, passages, dtype)
     records = evaluate_arms(
         rows,
         lambda: Decoder(model(), tokenizer, arguments.max_new_tokens),
@@ -96,15 +106,22 @@ def evaluate(arguments: argparse.Namespace, work: Work) -> None:
         batches,
         store=answers,
     )
+    reader = cache(lambda: DivergenceReader(model()))
     table = measure_divergence(
         {variant: own for variant, own in rows.items() if own is not None},
-        cache(lambda: DivergenceReader(model())),
+        reader,
         prompts,
         forced_prompts(prompts, tokenizer),
         measured_batches(len(prompts), arguments.divergence_samples)[arguments.shard :: arguments.shards],
         load_counts(arguments.counts)["train"].numpy(),
         store=measures,
     )
+    if passages is not None:
+        inputs_used.append(Path(arguments.other_domain))
+        shard = (arguments.shard, arguments.shards)
+        read = {variant: own for variant, own in passage_rows.items() if own is not None}
+        other = measure_other_domain(read, reader, passages, *shard, store=measures)
+        table = pd.concat([part for part in (table, other) if len(part)] or [table], ignore_index=True)
     with atomic_path(arguments.divergence) as temporary:
         table.to_parquet(temporary, index=False)
     write_jsonl(arguments.output, records)

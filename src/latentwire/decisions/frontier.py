@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.artefacts import read_json
 from latentwire.decisions.kept import codec_name
 from latentwire.layout import Layout
-from latentwire.results import VERDICT_KEYS, Divergence, IntervalRecord, Verdict
+from latentwire.results import OTHER_DOMAIN, VERDICT_KEYS, Divergence, IntervalRecord, Verdict
+
+
+class Elsewhere(TypedDict):
+    """A codec on another domain's text, with intervals over documents; ``ratio`` is to the KL at prompt positions."""
+
+    kl: IntervalRecord
+    same_top: IntervalRecord
+    ratio: IntervalRecord
 
 
 class Point(TypedDict):
     """A codec of an experiment on ``final``.
 
     ``bits`` are per table parameter; ``kl`` and ``same_top`` are at prompt positions, None if nothing was measured;
-    ``p`` is Holm's for keeping the share, None where it can't be tested.
+    ``p`` is Holm's for keeping the share, None where it can't be tested. Without another domain's text there is no
+    ``other_domain``.
     """
 
     codec: str
@@ -35,11 +44,21 @@ class Point(TypedDict):
     p: float | None
     shown: bool
     pareto: bool
+    other_domain: NotRequired[Elsewhere]
+
+
+class OtherText(TypedDict):
+    """What the codecs are measured on beside the experiment's data."""
+
+    passages: int
+    documents: int
+    positions: int
 
 
 class Frontier(TypedDict):
     """The points by bits, with what they are measured on.
 
+    ``other_domain`` is there if a codec was measured on another domain's text.
     ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs.
     """
 
@@ -52,6 +71,7 @@ class Frontier(TypedDict):
     detectable: float | None
     cheapest: str | None
     points: list[Point]
+    other_domain: NotRequired[OtherText]
 
 
 def frontier(root: Path) -> Frontier:
@@ -64,6 +84,7 @@ def frontier(root: Path) -> Frontier:
     verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     kept = verdict["kept"][0]
     points: dict[str, Point] = {}
+    text_elsewhere: OtherText | None = None
     for entry in verdict["entries"]:
         for arm in ordered_arms(entry["arms"]):
             found, row = entry["arms"][arm], arm_row(arm)
@@ -85,11 +106,22 @@ def frontier(root: Path) -> Frontier:
                 "shown": name in kept["shown"],
                 "pareto": False,
             }
+            if (other := measured.get(OTHER_DOMAIN)) is not None and "kl_over_prompt" in other:
+                points[name]["other_domain"] = {
+                    "kl": other["kl"],
+                    "same_top": other["same_top"],
+                    "ratio": other["kl_over_prompt"],
+                }
+                text_elsewhere = {
+                    "passages": other["kl"]["questions"],
+                    "documents": other["kl"]["articles"],
+                    "positions": other["positions"],
+                }
     ordered = sorted(points.values(), key=lambda point: (point["bits"], point["codec"]))
     for number, point in enumerate(ordered):
         point["pareto"] = _is_pareto(point, ordered[:number])
     text = verdict["entries"][0]["arms"]["text"]["f1"]
-    return {
+    result: Frontier = {
         "experiment": verdict["experiment"],
         "kept": kept["share"],
         "questions": text["questions"],
@@ -100,6 +132,9 @@ def frontier(root: Path) -> Frontier:
         "cheapest": kept["cheapest"],
         "points": ordered,
     }
+    if text_elsewhere is not None:
+        result["other_domain"] = text_elsewhere
+    return result
 
 
 def _is_pareto(point: Point, cheaper: Sequence[Point]) -> bool:

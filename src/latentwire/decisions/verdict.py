@@ -25,11 +25,13 @@ from latentwire.evaluation.statistics import (
     Interval,
     difference_interval,
     holm,
+    independent_ratio_interval,
     mean_interval,
     p_value,
     ratio_interval,
 )
 from latentwire.results import (
+    OTHER_DOMAIN,
     ArmVerdict,
     BitsPerToken,
     Cause,
@@ -143,7 +145,8 @@ def divergence_summary(
     """How far an arm moves the model's predictions, by subset of positions; None if it was not measured.
 
     ``kl`` (nats) and ``same_top`` per position with intervals over articles, and of the reference answers
-    ``log_likelihood_change`` (nats per token, below 0 if they became less likely).
+    ``log_likelihood_change`` (nats per token, below 0 if they became less likely). Of another domain's text the
+    intervals are over its documents, and ``kl_over_prompt`` is the ratio to the KL at the prompts' positions.
     """
     found: dict[str, Divergence] = {}
     for (name, subset), sums in divergence.items():
@@ -157,6 +160,14 @@ def divergence_summary(
         }
         if subset == "answer":
             found[subset]["log_likelihood_change"] = _per_position(change, "log_likelihood_change", settings)
+    if OTHER_DOMAIN in found and "prompt" in found:
+        other, prompt = (
+            (own["kl"].to_numpy(), own["positions"].to_numpy(), own["article"].to_numpy())
+            for own in (divergence[arm, OTHER_DOMAIN], divergence[arm, "prompt"])
+        )
+        found[OTHER_DOMAIN]["kl_over_prompt"] = independent_ratio_interval(
+            other, prompt, **settings.bootstrap
+        ).to_json()
     return found or None
 
 

@@ -162,6 +162,58 @@ def ratio_interval(
     return _interval(numerator, denominator, articles_N, confidence, resamples, seed)
 
 
+def independent_ratio_interval(
+    a: Sums, b: Sums, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The ratio of two means from samples that share no article, each mean a ratio of sums.
+
+    Studentised on the logarithm, whose squared standard error is the sum of the two means' squared relative ones; each
+    sample's articles are drawn on their own.
+
+    Args:
+        a: numerator, denominator and article of each question above the line.
+        b: those below it.
+        confidence, resamples, seed: as in ``mean_interval``.
+
+    Returns:
+        The ratio a / b and its interval, with the number of questions and articles of ``a``. There is neither where
+        one of the means isn't positive, and no interval where one of the two has none or isn't positive in a resample.
+    """
+    tail = _tail(confidence, resamples)
+    sums = [_sums(_checked("numerator", top), _checked("denominator", under), own) for top, under, own in (a, b)]
+    # Two seeds: samples with as many articles would otherwise be drawn alike.
+    means = [_bootstrap(*own, resamples, seed + number) for number, own in enumerate(sums)]
+    estimate = error = lower = upper = np.nan
+    refused = next((own.refused for own in means if own.refused is not None), None)
+    if all(own.estimate > 0 for own in means):
+        estimate = means[0].estimate / means[1].estimate
+        one, other = (own.standard_error / own.estimate for own in means)
+        error = float(np.hypot(one, other))
+    else:
+        refused = "one of the two means isn't positive"
+    if refused is None:
+        drawn = [_linearised(*own, _resampled(own[0].size, resamples, seed + n)) for n, own in enumerate(sums)]
+        if all((estimate_R > 0).all() for estimate_R, _ in drawn):
+            log_R = np.log(drawn[0][0] / drawn[1][0]) - np.log(estimate)
+            one_R, other_R = (error_R / estimate_R for estimate_R, error_R in drawn)
+            t_R = np.sort(_studentised(log_R, np.hypot(one_R, other_R)))
+            lower, upper = (estimate * np.exp(-t_R[place] * error) for place in (-tail, tail - 1))
+        if not np.isfinite([lower, upper]).all():
+            lower, upper, refused = np.nan, np.nan, "a mean isn't positive, or has no spread, in some resamples"
+    return Interval(
+        estimate=_finite(estimate),
+        lower=_finite(lower),
+        upper=_finite(upper),
+        standard_error=_finite(estimate * error),
+        confidence=float(confidence),
+        questions=len(a[0]),
+        articles=sums[0][0].size,
+        resamples=resamples,
+        seed=seed,
+        refused=refused,
+    )
+
+
 def rank_correlation(
     first: Sequence[Sums],
     second: Sequence[Sums],

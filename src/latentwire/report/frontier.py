@@ -54,6 +54,26 @@ def frontier_figure(found: Frontier) -> str:
     return svg(draw, 10, 4.2, panels=2)
 
 
+OTHER_HEADS = " KL, other domain (nats) | over that at the prompt | same top token, other domain % |"
+
+
+def _other_text(found: Frontier) -> str:
+    """What the other domain's columns are measured on, as a sentence."""
+    if (own := found.get("other_domain")) is None:
+        return ""
+    return (
+        f" Another domain's text: {own['positions']:,} positions in {own['passages']} passages of {own['documents']} "
+        "documents, intervals over documents."
+    )
+
+
+def _elsewhere(point: Point) -> str:
+    """A codec's cells on the other domain's text."""
+    if (own := point.get("other_domain")) is None:
+        return " – | – | – |"
+    return f" {value(own['kl'])} | {value(own['ratio'])} | {percent(own['same_top'])} |"
+
+
 def frontier_lines(found: Frontier) -> list[str]:
     """The frontier in Markdown: what is shown, and a table by bits."""
     kept = f"{100 * found['kept']:g}%"
@@ -73,11 +93,11 @@ def frontier_lines(found: Frontier) -> list[str]:
     lines = [
         f"{found['questions']} questions in {found['articles']} articles of `final`, "
         f"{100 * found['confidence']:.0f}% intervals over articles; ceiling: F1 {percent(found['ceiling'])}%. "
-        f"{shown}{power}",
+        f"{shown}{power}{_other_text(found)}",
         "",
         "| codec | bits per table parameter | MB | KL, prompt (nats) | same top token % | F1 % | retention % "
-        f"| keeps {kept} (p, Holm) | |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| keeps {kept} (p, Holm) | |{OTHER_HEADS if 'other_domain' in found else ''}",
+        f"|---|---|---|---|---|---|---|---|---|{'---|---|---|' if 'other_domain' in found else ''}",
     ]
     for point in found["points"]:
         same = "–" if point["same_top"] is None else percent(point["same_top"])
@@ -86,6 +106,7 @@ def frontier_lines(found: Frontier) -> list[str]:
             f"| `{point['codec']}` | {point['bits']:.2f} | {point['megabytes']:.3g} | "
             f"{'–' if point['kl'] is None else value(point['kl'])} | {same} | {percent(point['f1'])} | "
             f"{percent(point['retention'])} | {kept_p} | {'Pareto' if point['pareto'] else ''} |"
+            f"{_elsewhere(point) if 'other_domain' in found else ''}"
         )
     return lines
 
