@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from interruptions import run
-from workspace import EXPERIMENT, NAME, RESULTS, Workspace, environment, new_workspace, write_reader
+from workspace import EXPERIMENT, NAME, RESULTS, ROOT, Workspace, environment, new_workspace, write_reader
 
 from latentwire.data.tokenizer import build_tokenizer
 from latentwire.report.comparison import file_differences
@@ -77,7 +77,7 @@ class Experiment:
         """The finished experiment; run where it is not there yet."""
         workspace = Workspace(self.folder / "undisturbed")
         log = self.folder / "undisturbed.log"
-        if not (workspace / f"{RESULTS}/report.html").exists():
+        if not (workspace / f"{RESULTS}/report.html").exists() or not is_current(workspace):
             fresh = self.fresh("undisturbed")
             with log.open("w") as output:
                 subprocess.run(
@@ -113,6 +113,14 @@ class Experiment:
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         return self.undisturbed.copy(folder)
+
+
+def is_current(workspace: Workspace) -> bool:
+    """Whether a workspace has the code of the project as it is now."""
+    sources = [path for folder in ("src", "rules", "workflow/scripts") for path in (ROOT / folder).rglob("*.*")]
+    own = {path.relative_to(ROOT): path for path in sources if path.suffix in (".py", ".smk", ".jinja")}
+    copies = {name: workspace / str(name) for name in own}
+    return all(copies[name].is_file() and copies[name].read_bytes() == own[name].read_bytes() for name in own)
 
 
 class Files:
