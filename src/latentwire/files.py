@@ -51,7 +51,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # The class of safetensors by its name: this module is imported by what never writes a tensor.
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
-        raise UnwritableError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from error
+        way_out = "; remove it, then run the same command again" if path.is_dir() else ""
+        raise UnwritableError(
+            f"{path} can't be written: {getattr(error, 'strerror', None) or error}{way_out}"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

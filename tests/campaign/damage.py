@@ -18,7 +18,7 @@ from experiment import RESULTS, Ended, Experiment, Files, Job, call
 from ledger import WRONG, Turn
 from workspace import Workspace, rerecord
 
-from latentwire.integrity import record_of
+from latentwire.integrity import read_record, record_of
 from latentwire.provenance import SUFFIX
 
 # Of the answers that are stored, so many files stand for all.
@@ -76,30 +76,39 @@ def artefacts(workspace: Workspace, turn: Turn) -> list[Path]:
     return rest + turn.generator("answers").sample(stored, min(STORED, len(stored)))
 
 
-def outcome_of(ended: Ended, name: str, changed: list[str]) -> str:
+def names_of(path: Path, files: Files) -> list[str]:
+    """What a program may call a damaged file: of a record one of the files that it is about, or a file of its content."""
+    name = os.path.relpath(path)
+    record = read_record(path) if path.name.endswith(SUFFIX) else None
+    twins = [os.path.relpath(own) for own, content in files.content.items() if content == files.content[path]]
+    return [name, *twins] + [os.path.relpath(path.parent / own) for own in (record.outputs if record else ())]
+
+
+def outcome_of(ended: Ended, names: list[str], changed: list[str]) -> str:
     """How a reader took a damaged file.
 
     Args:
         ended: the reader.
-        name: of the file.
+        names: of the file.
         changed: other results that are not what they were.
     """
     if ended.crashed:
         return ended.crashed
     if ended.code:
-        whole = name in ended.last and ("--force" in ended.last or "remove it" in ended.last)
+        named = any(name in ended.last for name in names)
+        whole = named and ("--force" in ended.last or "remove it" in ended.last.lower())
         return "refused" if ": error: " in ended.last and whole else "unclear"
     if changed:
         return "silent"
-    return "rebuilt" if name in ended.text else "harmless"
+    return "rebuilt" if any(name in ended.text for name in names) else "harmless"
 
 
-def verified(workspace: Workspace, name: str, *, recorded: bool) -> tuple[str, str]:
+def verified(workspace: Workspace, names: list[str], *, recorded: bool) -> tuple[str, str]:
     """Whether ``verify`` names a damaged file, and what it said."""
     ended = call(workspace, Job("verify.py", ("--root", RESULTS)))
     if ended.crashed:
         return ended.crashed, ended.text
-    seen = ended.code == 1 and name in ended.text
+    seen = ended.code == 1 and any(name in ended.text for name in names)
     return ("named" if seen else "not named" if recorded else "no record"), ended.text
 
 
@@ -133,17 +142,19 @@ def trial(
     labels = {"verify": f"{name} | {what} | verify"} if verify else {}
     labels |= {"reader": f"{name} | {what} | {job.name}"} if job else {}
     labels = {which: label for which, label in labels.items() if not turn.has(label)}
-    before = path.read_bytes()
+    before, names = path.read_bytes(), names_of(path, files)
     if labels:
         damage(path)
     if labels and path.is_file() and path.read_bytes() == before:
         labels = {}  # it has no number, or is the only one of its kind
     if "verify" in labels:
-        seen, said = verified(workspace, name.removesuffix(SUFFIX), recorded=is_record or record is not None)
+        seen, said = verified(workspace, names, recorded=is_record or record is not None)
         turn.add(labels["verify"], f"verify, {what}", seen, said if seen in WRONG else "")
     if "reader" in labels and job:
         ended = call(workspace, job)
         others = [changed for changed in files.changed() if f"{RESULTS}/{changed}" != name]
-        seen = outcome_of(ended, name.removesuffix(SUFFIX), others)
+        seen = outcome_of(ended, names, others)
+        if damage is not_a_number_and_recorded and seen == "unclear" and ": error: " in ended.last:
+            seen = "refused by its content"  # the file is what its record says; the arm is named
         turn.add(labels["reader"], what, seen, f"{others} {ended.text}" if seen in WRONG else "")
     files.restore()

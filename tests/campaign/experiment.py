@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from interruptions import run
-from workspace import EXPERIMENT, NAME, RESULTS, Workspace, environment, new_workspace, write_reader
+from workspace import EXPERIMENT, NAME, RESULTS, ROOT, Workspace, environment, new_workspace, write_reader
 
 from latentwire.data.tokenizer import build_tokenizer
+from latentwire.report.comparison import file_differences
 
 SNAKEMAKE = (sys.executable, "-m", "snakemake", "--profile", "profiles/local", "--configfile", "tiny.yaml", "--cores")
 # Of one code dimension: half the jobs, and every program.
@@ -75,7 +77,7 @@ class Experiment:
         """The finished experiment; run where it is not there yet."""
         workspace = Workspace(self.folder / "undisturbed")
         log = self.folder / "undisturbed.log"
-        if not (workspace / f"{RESULTS}/report.html").exists():
+        if not (workspace / f"{RESULTS}/report.html").exists() or not is_current(workspace):
             fresh = self.fresh("undisturbed")
             with log.open("w") as output:
                 subprocess.run(
@@ -113,6 +115,14 @@ class Experiment:
         return self.undisturbed.copy(folder)
 
 
+def is_current(workspace: Workspace) -> bool:
+    """Whether a workspace has the code of the project as it is now."""
+    sources = [path for folder in ("src", "rules", "workflow/scripts") for path in (ROOT / folder).rglob("*.*")]
+    own = {path.relative_to(ROOT): path for path in sources if path.suffix in (".py", ".smk", ".jinja")}
+    copies = {name: workspace / str(name) for name in own}
+    return all(copies[name].is_file() and copies[name].read_bytes() == own[name].read_bytes() for name in own)
+
+
 class Files:
     """The files of a workspace's results as they are, for putting them back.
 
@@ -131,11 +141,19 @@ class Files:
                 yield path
 
     def changed(self) -> list[str]:
-        """What differs from then, was removed or added; records and the page's run times aside."""
+        """What differs from then, was removed or added; what differs between any two runs aside."""
         now = {path: path.read_bytes() for path in self._paths()}
         paths = [path for path in now.keys() | self.content.keys() if now.get(path) != self.content.get(path)]
-        important = [path for path in paths if not path.name.endswith((".provenance.json", "report.html"))]
-        return sorted(str(path.relative_to(self.root)) for path in important)
+        important = [path for path in paths if not path.name.endswith((".provenance.json", "report.html", ".md"))]
+        return sorted(str(path.relative_to(self.root)) for path in important if self._differs(path, now))
+
+    def _differs(self, path: Path, now: dict[Path, bytes]) -> bool:
+        if path not in now or path not in self.content:
+            return True
+        with tempfile.NamedTemporaryFile(suffix=path.suffix) as then:
+            then.write(self.content[path])
+            then.flush()
+            return bool(file_differences(Path(then.name), path))
 
     def restore(self) -> None:
         """Put everything back."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiment import Ended, Experiment, Files, Job, call, leftovers
 from ledger import WRONG, Turn
-from workspace import SCRIPTS, Workspace, environment
+from workspace import ROOT, SCRIPTS, Workspace, environment
 
 OUTPUTS = ("--output", "--output_divergence", "--spectrum", "--evidence", "--state", "--answers", "--final_reads")
 ELSEWHERE = "elsewhere"
@@ -119,7 +119,7 @@ def with_little_memory_from_its_start(workspace: Workspace, job: Job, chosen: ra
     done = subprocess.run(
         [sys.executable, SCRIPTS / job.script, *job.arguments],
         cwd=workspace.folder,
-        env=environment(workspace.folder),
+        env=environment(workspace.folder) | {"PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from experiment import Experiment
+from experiment import Experiment, is_current
 from ledger import Turn
 from spoiling import spoilt, spoilt_questions
 from workspace import Workspace
@@ -137,7 +137,7 @@ def use(file: Path, renderer: PromptRenderer) -> None:
 def campaign(experiment: Experiment, turn: Turn) -> None:
     """Batch after batch of both."""
     workspace = Workspace(experiment.folder / "fuzz")
-    if not (workspace / "tiny.yaml").exists():
+    if not (workspace / "tiny.yaml").exists() or not is_current(workspace):
         workspace = experiment.fresh("fuzz")
     renderer, here = PromptRenderer(build_tokenizer(), "chat"), os.getcwd()
     os.chdir(workspace.folder)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from experiment import RESULTS, SNAKEMAKE, Experiment, Files, leftovers
+from experiment import RESULTS, SNAKEMAKE, Experiment, is_current, leftovers
 from ledger import Turn
 from workspace import Workspace, environment
 
@@ -152,6 +152,8 @@ def outcome_of(name: str, program: Program, said: str, status: str | None) -> st
         return "Python's own traceback"
     if TRACEBACK in said:
         return "traceback"
+    if name == status == "SIGKILL":  # whatever it was just saying
+        return "ended by the signal"
     line = f"{program.script}: stopped: received {name}; "
     if line in said:
         return "stopped: 75 and a line" if status in (None, str(EXIT_STOPPED)) and said.count(line) == 1 else "unclear"
@@ -173,7 +175,6 @@ class Kills:
 
     def __init__(self, workspace: Workspace, undisturbed: Workspace, turn: Turn) -> None:
         self.workspace, self.undisturbed, self.turn = workspace, undisturbed, turn
-        self.good = Files(undisturbed)
 
     def start(self) -> None:
         """One start of Snakemake, with up to four interruptions."""
@@ -270,7 +271,7 @@ def campaign(experiment: Experiment, turn: Turn) -> None:
     """Interrupt while there is time, then let the last experiment finish."""
     undisturbed = experiment.undisturbed
     workspace = Workspace(experiment.folder / "kills")
-    if not (workspace / "tiny.yaml").exists():
+    if not (workspace / "tiny.yaml").exists() or not is_current(workspace):
         workspace = experiment.fresh("kills")
     kills = Kills(workspace, undisturbed, turn)
     while turn.going:

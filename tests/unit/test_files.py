@@ -84,7 +84,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="folder can't be written: Is a directory"):
+    with pytest.raises(InputError, match="folder can't be written: Is a directory; remove it, then run"):
         write_text(tmp_path / "folder", "text")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/a can't be written: (Not a directory|File exists)"):
