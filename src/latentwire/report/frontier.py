@@ -16,11 +16,32 @@ def _limits(interval: IntervalRecord, scale: float) -> tuple[float, float] | Non
     return None if lower is None or upper is None else (scale * lower, scale * upper)
 
 
+def _label(axes: Any, named: list[tuple[str, float, float]]) -> None:
+    """Write names to the right of their points ``(name, x, y)``, from top to bottom, each clear of those before."""
+    height, character = 9.0, 4.2  # points: a line of text, a letter
+    taken: list[tuple[float, float, float]] = []  # left, right, and the line's height
+    scale = 72 / axes.figure.dpi
+    for name, x, y in sorted(named, key=lambda own: (-own[2], own[1], own[0])):
+        across, up = (scale * own for own in axes.transData.transform((x, y)))
+        left, line = across + 7, up - 3
+        right = left + character * len(name)
+        while crossed := [own for a, b, own in taken if a < right and left < b and abs(own - line) < height]:
+            line = min(crossed) - height
+        taken.append((left, right, line))
+        arrow = {"arrowstyle": "-", "lw": 0.4, "color": "#aaa", "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            name, (x, y), xytext=(left - across, line - up), textcoords="offset points", fontsize=7, arrowprops=arrow
+        )
+
+
 def frontier_figure(found: Frontier) -> str:
     """KL and F1 against bits per table parameter, with intervals, as SVG; the Pareto set is filled and joined."""
 
-    def panel(axes: Any, name: str, points: list[tuple[Point, IntervalRecord]], scale: float) -> None:
+    def panel(
+        axes: Any, name: str, points: list[tuple[Point, IntervalRecord]], scale: float
+    ) -> list[tuple[str, float, float]]:
         bits = [point["bits"] for point, _ in points] or [1.0]
+        named: list[tuple[str, float, float]] = []
         for point, interval in points:
             if (limits := _limits(interval, scale)) is not None:
                 axes.plot([point["bits"]] * 2, limits, color="#9ab", lw=1.2, zorder=1)
@@ -29,29 +50,33 @@ def frontier_figure(found: Frontier) -> str:
             axes.plot(
                 point["bits"], estimate, "o", ms=5, mfc=filled, mec="#c30" if point["pareto"] else "#456", zorder=3
             )
-            axes.annotate(
-                point["codec"], (point["bits"], estimate), xytext=(4, 4), textcoords="offset points", fontsize=6.5
-            )
+            named.append((point["codec"], point["bits"], estimate))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks := [0.5, 1, 2, 4, 8], [f"{tick:g}" for tick in ticks])
         axes.set_xlim(min(0.8, *bits) / 1.1, 1.5 * max(bits))
         axes.minorticks_off()
         axes.set_xlabel("bits per table parameter, everything counted")
         axes.set_title(name, loc="left", fontsize=9)
+        return named
 
     def draw(left: Any, right: Any) -> None:
         measured = [(point, point["kl"]) for point in found["points"] if point["kl"] is not None]
-        panel(left, "KL from the uncompressed model, prompt positions (nats)", measured, 1)
+        of_kl = panel(left, "KL from the uncompressed model, prompt positions (nats)", measured, 1)
         left.set_yscale("log")
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter("")
         best = [(point["bits"], kl["estimate"]) for point, kl in measured if point["pareto"]]
         left.plot(*zip(*best, strict=True), color="#c30", lw=1, zorder=2) if best else None
-        panel(right, "F1, percent; dashed: the uncompressed text", [(p, p["f1"]) for p in found["points"]], 100)
+        of_f1 = panel(
+            right, "F1, percent; dashed: the uncompressed text", [(p, p["f1"]) for p in found["points"]], 100
+        )
         right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
         right.set_ylim(bottom=0)
+        left.figure.draw_without_rendering()  # the axes get their places
+        _label(left, of_kl)
+        _label(right, of_f1)
 
-    return svg(draw, 10, 4.2, panels=2)
+    return svg(draw, 13, 6.5, panels=2)
 
 
 OTHER_HEADS = " KL, other domain (nats) | over that at the prompt | same top token, other domain % |"
