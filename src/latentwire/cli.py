@@ -222,7 +222,7 @@ def set_threads(threads: int) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a program: log to standard error; an error that the user can mend ends it with its message alone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "transformers", "datasets", "urllib3", "filelock"):
+    for noisy in ("httpx", "torch", "transformers", "datasets", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     integrity.forget()
     heard = _hear_interrupt()

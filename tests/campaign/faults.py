@@ -126,7 +126,7 @@ def with_little_memory_from_its_start(workspace: Workspace, job: Job, chosen: ra
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
         timeout=PATIENCE_SECONDS,
     )
-    return Ended(done.returncode, f"{most >> 20} MB: {done.stdout}")
+    return Ended(done.returncode, f"under {most >> 20} MB\n{done.stdout}")
 
 
 FAULTS = (
@@ -165,7 +165,8 @@ def campaign(experiment: Experiment, turn: Turn) -> None:
     workspace = experiment.copy("faults")
     for job in experiment.jobs:
         call(workspace, job)
-    files = Files(workspace)
+    # A store may have gained an answer; what is made of them has to be the same.
+    files = Files(workspace, ("logs", "benchmarks", "state", "answers"))
     calls: dict[str, list[Job]] = {}
     for job in experiment.jobs:
         calls.setdefault(job.script, []).append(job)

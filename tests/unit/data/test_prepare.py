@@ -326,8 +326,8 @@ def test_what_an_evaluation_split_lacks_is_warned_of(renderer, tmp_path, caplog)
     assert all(warning in caplog.text for warning in manifest["warnings"])
 
 
-def test_prompts_that_were_never_prepared_say_which_stage_to_run(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path}/gate.parquet.*run the data stage first"):
+def test_prompts_that_were_never_prepared_say_by_which_command_they_are(tmp_path):
+    with pytest.raises(InputError, match=r"does not exist; of an experiment, it is made by: .*--force .*"):
         read_prompts(tmp_path / "gate.parquet")
 
 
