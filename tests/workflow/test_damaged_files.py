@@ -195,7 +195,8 @@ def test_inputs_of_two_versions_are_refused_although_each_has_its_record(run: Ca
     ended = run("train_phase2.py")
     path.write_bytes(content)
     assert ended.code == 1
-    assert f"{adapter} was made from another version of {TABLE}" in ended.error.splitlines()[-1]
+    last = ended.error.splitlines()[-1]
+    assert f" and {adapter} were made from two versions of {TABLE}. Make them again by: " in last
 
 
 def test_verify_names_what_was_moved_and_what_was_made_from_another_version(
