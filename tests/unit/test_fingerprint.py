@@ -577,6 +577,7 @@ def test_the_oracle_reaches_most_of_the_library(tree, reachable):
     assert len(everything & {*reachable}) > 0.8 * len(everything)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_every_definition_that_a_program_can_reach_changes_its_fingerprint(tree, reachable, name):
     asked = set()

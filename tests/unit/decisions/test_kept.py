@@ -68,6 +68,7 @@ def test_too_few_articles_show_nothing(text_N):
     assert found["p"] == {"pq4": None} and found["shown"] == [] and found["cheapest"] is None
 
 
+@pytest.mark.slow
 def test_a_codec_that_keeps_exactly_the_share_is_rarely_shown_to_keep_it():
     """False alarms of the one-sided test at 2.5%: in 400 samples at most 5%, five standard errors above."""
     generator, alarms = np.random.default_rng(3), 0

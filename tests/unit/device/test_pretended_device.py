@@ -252,6 +252,7 @@ def test_phase_1_stopped_and_continued_ends_in_the_cpus_bits(inputs, tmp_path):
     assert len(history) > 2 and world.operations > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", PROMPT_TERMS)
 def test_phase_2_stopped_and_continued_ends_in_the_cpus_bits(inputs, tiny_model, tmp_path, objective):
     with as_on_a_gpu():
@@ -314,6 +315,7 @@ def test_the_host_waits_for_nothing_in_a_step_of_phase_1(inputs, tmp_path, monke
     assert waits_of_a_step(run, monkeypatch, phase1) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", PROMPT_TERMS)
 def test_the_host_waits_for_nothing_in_a_step_of_phase_2(inputs, tiny_model, tmp_path, monkeypatch, objective):
     def run(steps):

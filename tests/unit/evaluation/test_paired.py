@@ -170,12 +170,14 @@ def at_the_margin():
     return [compare(*drawn(-0.02, seed), margin=0.02, resamples=400) for seed in range(400)]
 
 
+@pytest.mark.slow
 def test_no_worse_is_claimed_wrongly_as_seldom_as_it_says(at_the_margin):
     # 2.5% of 400 are 10; the limits leave out 1 in 1,000 such simulations of a test that is right.
     claims = sum(found.verdict in ("non-inferior", "better") for found in at_the_margin)
     assert 1 <= claims <= 22
 
 
+@pytest.mark.slow
 def test_the_detectable_loss_is_found_in_four_of_five_samples(at_the_margin):
     loss = float(np.median([found.detectable for found in at_the_margin]))
     found = sum(

