@@ -6,8 +6,6 @@ The language model is loaded once, or not at all if every answer is in the store
 from __future__ import annotations
 
 import argparse
-import logging
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,91 +39,30 @@ def parse_arguments() -> argparse.Namespace:
 
 def evaluate(arguments: argparse.Namespace, work: Work) -> None:
     """Answer and compare, and write both with their record."""
-    import pandas as pd
-
     from latentwire.arms.loading import arm_inputs
-    from latentwire.arms_table import arm_row
-    from latentwire.codecs.base import NotApplicable
-    from latentwire.compression.counts import load_counts
-    from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.final_reads import record_read
     from latentwire.device import choose_device, described
-    from latentwire.errors import InputError
-    from latentwire.evaluation.divergence import (
-        DivergenceReader,
-        forced_prompts,
-        measure_divergence,
-        measured_batches,
-    )
-    from latentwire.evaluation.evaluate import evaluate_arms
-    from latentwire.evaluation.generate import Decoder
-    from latentwire.evaluation.other_domain import measure_other_domain, passage_prompts
-    from latentwire.evaluation.questions import arm_batches
-    from latentwire.evaluation.rows import split_rows_of
-    from latentwire.evaluation.store import AnswerStore, decoding_identity, measuring_identity
-    from latentwire.files import atomic_path, write_jsonl
-    from latentwire.lm import DTYPES, context_length, load_model, load_tokenizer
+    from latentwire.evaluation.run_evaluation import EvaluationFiles, FrozenModel, Shard, run_evaluation
     from latentwire.provenance import write_provenance
 
     if arguments.final_reads is not None:
         record_read(arguments.final_reads, arguments.configuration)
     device = choose_device(arguments.device)
-    prompts, tokenizer = read_prompts(arguments.prompts), load_tokenizer(arguments.model, arguments.revision)
-    longest = int(prompts["input_ids"].map(len).max())
-    if longest + arguments.max_new_tokens > (limit := context_length(arguments.model, arguments.revision)):
-        raise InputError(
-            f"a prompt of {longest} tokens and an answer of {arguments.max_new_tokens} (evaluate.max_new_tokens) do "
-            f"not fit into the model's context of {limit}: lower data.max_prompt_tokens"
-        )
-    passages = None
-    if arguments.other_domain is not None:
-        passages = passage_prompts(Path(arguments.other_domain), tokenizer, limit)
-    which, dtype = (arguments.model, arguments.revision, arguments.dtype, device), DTYPES[arguments.dtype]
-    model = cache(lambda: load_model(*which))
-    answers = AnswerStore(
-        arguments.answers, decoding_identity(*which, arguments.max_new_tokens), check=work.check, anew=arguments.anew
+    other = None if arguments.other_domain is None else Path(arguments.other_domain)
+    files = EvaluationFiles(
+        arguments.prompts, arguments.counts, other, arguments.answers, arguments.output, arguments.divergence
     )
-    measures = AnswerStore(arguments.answers, measuring_identity(*which), check=work.check, anew=arguments.anew)
-    work.own(str(arguments.output))
-    rows, batches, passage_rows = {}, {}, {}
-    inputs_used = [arguments.prompts, arguments.table, arguments.counts]
-    for variant, inputs, files in arm_inputs(*cli.variant_arguments(arguments)):
-        inputs_used += files
-        if isinstance(inputs, NotApplicable):
-            logging.warning("arm %s is left out: %s", variant, inputs)
-            continue
-        every = arm_batches(variant.arm, prompts, arguments.batch_size, arguments.identity_samples)
-        batches[variant] = every[arguments.shard :: arguments.shards]
-        rows[variant] = split_rows_of(variant.arm, inputs, prompts, dtype)
-        if passages is not None and arm_row(variant.arm).rebuilds:
-            passage_rows[variant] = split_rows_of(variant.arm, inputs, passages, dtype)
-    records = evaluate_arms(
-        rows,
-        lambda: Decoder(model(), tokenizer, arguments.max_new_tokens),
-        prompts,
-        batches,
-        store=answers,
+    used = run_evaluation(
+        files,
+        arm_inputs(*cli.variant_arguments(arguments)),
+        cli.section(arguments, Evaluate),
+        FrozenModel(arguments.model, arguments.revision, arguments.dtype, device),
+        shard=Shard(arguments.shard, arguments.shards),
+        anew=arguments.anew,
+        work=work,
     )
-    reader = cache(lambda: DivergenceReader(model()))
-    table = measure_divergence(
-        {variant: own for variant, own in rows.items() if own is not None},
-        reader,
-        prompts,
-        forced_prompts(prompts, tokenizer),
-        measured_batches(len(prompts), arguments.divergence_samples)[arguments.shard :: arguments.shards],
-        load_counts(arguments.counts)["train"].numpy(),
-        store=measures,
-    )
-    if passages is not None:
-        inputs_used.append(Path(arguments.other_domain))
-        shard = (arguments.shard, arguments.shards)
-        read = {variant: own for variant, own in passage_rows.items() if own is not None}
-        other = measure_other_domain(read, reader, passages, *shard, store=measures)
-        table = pd.concat([part for part in (table, other) if len(part)] or [table], ignore_index=True)
-    with atomic_path(arguments.divergence) as temporary:
-        table.to_parquet(temporary, index=False)
-    write_jsonl(arguments.output, records)
-    write_provenance(arguments.output, arguments, inputs_used, described(device), by_products=[arguments.divergence])
+    inputs = [arguments.prompts, arguments.table, arguments.counts, *used, *([other] if other else [])]
+    write_provenance(arguments.output, arguments, inputs, described(device), by_products=[arguments.divergence])
 
 
 def main() -> None:
