@@ -7,7 +7,9 @@ that script passes signals on and ends as the program does.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -133,6 +135,7 @@ _servers: list[subprocess.Popen[bytes]] = []  # each ends when its standard inpu
 def preloaded_python(interpreter: str = sys.executable, libraries: tuple[str, ...] = LIBRARIES) -> Path:
     """The script that stands for an interpreter with these libraries: it takes what ``python`` takes."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address, script = folder / "address", folder / "python"
     script.write_text(CLIENT.format(client=sys.executable, python=interpreter, address=str(address)))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
