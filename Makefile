@@ -49,7 +49,7 @@ reader: $(READY)  ## the real model's directory and the SQuAD files that it is t
 	$(BIN)/python workflow/scripts/make_reader.py --source $(BASE) --lora resources/smollm2-135m-squad \
 	  --output models/$(READER)
 
-check: lint  ## linters, type check and the fast tests: two and a half minutes on two cores
+check: lint  ## linters, type check and the fast tests: a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses 2 --dist loadfile --quiet
 
 test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
