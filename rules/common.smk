@@ -274,17 +274,9 @@ def final_read_flags(wildcards):
     return f"--final_reads {PATHS.final_reads}" if wildcards.evaluation == "final" else ""
 
 
-def other_domain_flags(wildcards):
-    """The text of another domain, on which the arms of ``final`` are compared with the uncompressed model."""
-    return optional_flag(
-        "other_domain", config["evaluate"]["other_domain"] if wildcards.evaluation == "final" else None
-    )
-
-
-def other_domain_identity(wildcards):
-    """The content of that text."""
-    file = config["evaluate"]["other_domain"] if wildcards.evaluation == "final" else None
-    return content_identity(Path(file)) if file else ""
+def other_domain(wildcards):
+    """The file of another domain's text, on which the arms of ``final`` alone are compared; None for none."""
+    return config["evaluate"]["other_domain"] if wildcards.evaluation == "final" else None
 
 
 def runs_phase2(k):

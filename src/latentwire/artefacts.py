@@ -38,7 +38,7 @@ def read_json(path: str | Path, keys: frozenset[str] = frozenset()) -> Any:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """JSON objects, one per line; errors as of :func:`read_json`."""
     with reading(path):
-        return [files.parse_json(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+        return files.parse_jsonl(Path(path).read_text(encoding="utf-8"))
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

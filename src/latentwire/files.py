@@ -122,6 +122,11 @@ def parse_json(text: str) -> Any:
     return json.loads(text, parse_constant=_refuse)
 
 
+def parse_jsonl(text: str) -> list[dict[str, Any]]:
+    """JSON objects, one per line; errors as of :func:`parse_json`."""
+    return [parse_json(line) for line in text.split("\n") if line]
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
@@ -142,7 +147,7 @@ def write_jsonl(path: str | Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read the JSON objects in ``path``, one per line."""
     with _parsing(path):
-        return [parse_json(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+        return parse_jsonl(Path(path).read_text(encoding="utf-8"))
 
 
 def tensor_bytes(path: str | Path) -> int:

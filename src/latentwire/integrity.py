@@ -259,17 +259,22 @@ def faults(root: str | Path, *, most: int | None = None) -> tuple[list[Fault], l
             elif below and record.folder.absolute().parts[-len(below) :] != below:
                 found.append(Fault(path, f"was written as {record.folder / name}", remake(path)))
             now[path] = written.sha256
-    return found + _without_record(root, records), _older_than(root, records, now)
+    return found + _without_record(root, records, now), _older_than(root, records, now)
+
+
+def _inputs(root: Path, record: Record) -> Iterator[tuple[Path, str]]:
+    """Where a record's inputs are now, with their SHA-256 then; the experiment may have been moved since."""
+    depth = len(record.path.parent.relative_to(root).parts)
+    then = record.folder.parents[depth - 1] if 0 < depth <= len(record.folder.parts) else record.folder
+    for name, sha256 in record.inputs.items():
+        yield root / Path(name).relative_to(then) if Path(name).is_relative_to(then) else Path(name), sha256
 
 
 def _older_than(root: Path, records: list[Record], now: dict[Path, str]) -> list[Fault]:
-    """What was made from another version of a file that is there; the experiment may have been moved since."""
+    """What was made from another version of a file that is there."""
     found = []
     for record in records:
-        depth = len(record.path.parent.relative_to(root).parts)
-        then = record.folder.parents[depth - 1] if 0 < depth <= len(record.folder.parts) else record.folder
-        for name, sha256 in record.inputs.items():
-            path = root / Path(name).relative_to(then) if Path(name).is_relative_to(then) else Path(name)
+        for path, sha256 in _inputs(root, record):
             if now.get(path, sha256) != sha256:
                 for own in record.outputs:
                     where = record.path.parent / own
@@ -277,13 +282,11 @@ def _older_than(root: Path, records: list[Record], now: dict[Path, str]) -> list
     return found
 
 
-def _without_record(root: Path, records: list[Record]) -> list[Fault]:
+def _without_record(root: Path, records: list[Record], now: dict[Path, str]) -> list[Fault]:
     """What others were made from and no record names, since the record was removed: nothing vouches for it."""
-    named = {record.path.parent / name for record in records for name in record.outputs}
-    found: list[Fault] = []
-    for record in records:
-        for path in map(Path, record.inputs):
-            recorded = path.name.endswith(SUFFIX) or path in named or not path.is_relative_to(root)
-            if not recorded and path.is_file() and path not in (fault.path for fault in found):
-                found.append(Fault(path, "has no record beside it: it may have been replaced", remake(path)))
-    return found
+    used = dict.fromkeys(path for record in records for path, _ in _inputs(root, record))
+    return [
+        Fault(path, "has no record beside it: it may have been replaced", remake(path))
+        for path in used
+        if path not in now and path.is_relative_to(root) and not path.name.endswith(SUFFIX) and path.is_file()
+    ]

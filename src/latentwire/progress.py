@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentwire.arms_table import TRAINED, UNCOMPRESSED
 from latentwire.artefacts import read_json
 from latentwire.errors import InputError
 from latentwire.files import write_text
@@ -19,13 +20,13 @@ from latentwire.files import write_text
 STAGES = {
     "preparation": r"",
     "ceiling": r"^evaluation/ceiling/",
-    "Phase 1": r"^k\d+/seed\d+/(phase1|random)/",
+    "Phase 1": rf"^k\d+/seed\d+/({'|'.join(TRAINED['phase1'])})/",
     "gate": r"^evaluation/phase1/",
-    "Phase 2": r"^(k\d+/)?seed\d+/(phase2|control|distilled|identity_ppl)/",
+    "Phase 2": rf"^(k\d+/)?seed\d+/({'|'.join([*TRAINED['phase2'], *UNCOMPRESSED])})/",
     "reconstruction": r"/reconstruction/",
     "final validation": r"^evaluation/final/",
 }
-_PHASE2 = re.compile(r"^k(\d+)/.*/(phase2|control|distilled)[/.]")
+_PHASE2 = re.compile(rf"^k(\d+)/.*/({'|'.join(TRAINED['phase2'])})[/.]")
 
 
 def stage_of(job: str) -> str:

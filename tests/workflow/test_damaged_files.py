@@ -208,6 +208,9 @@ def test_verify_names_what_was_moved_and_what_was_made_from_another_version(
     # An experiment may be renamed.
     shutil.copytree(RESULTS, "elsewhere/renamed")
     assert program("verify.py", "--root", "elsewhere/renamed").code == 0
+    renamed = TABLE.replace(RESULTS, "elsewhere/renamed")
+    provenance_path(Path(renamed)).unlink()
+    assert f"{renamed} has no record beside it" in program("verify.py", "--root", "elsewhere/renamed").output
     # The folders of two arms, each with its record, and a table that the user put back from before with its record.
     shutil.move(f"{TRAINED}/phase1", "aside")
     shutil.move(f"{TRAINED}/random", f"{TRAINED}/phase1")

@@ -16,7 +16,7 @@ import pandas as pd
 from latentwire.arms_table import Variant
 from latentwire.documents import read_passages
 from latentwire.errors import InputError
-from latentwire.evaluation.divergence import DivergenceReader, ForcedPrompt, measure_divergence, measured_batches
+from latentwire.evaluation.divergence import DivergenceReader, ForcedPrompt, measure_divergence
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
 from latentwire.results import OTHER_DOMAIN
@@ -56,8 +56,7 @@ def measure_other_domain(
     rows: Mapping[Variant, SplitRows],
     reader: Callable[[], DivergenceReader],
     passages: pd.DataFrame,
-    shard: int,
-    shards: int,
+    batches: Sequence[Sequence[int]],
     *,
     store: AnswerStore,
 ) -> pd.DataFrame:
@@ -67,7 +66,7 @@ def measure_other_domain(
         rows: what the model reads of each arm, for the passages' token types.
         reader: gives the frozen model, when the first value has to be computed.
         passages: of :func:`passage_prompts`.
-        shard, shards: which batches of passages are measured.
+        batches: indices into them.
         store: what was measured before.
 
     Returns:
@@ -75,7 +74,6 @@ def measure_other_domain(
     """
     nothing = np.empty(0, dtype=np.int64)
     forced = [ForcedPrompt(own["input_ids"], own["label_mask"], nothing) for own in passages.to_dict("records")]
-    batches: Sequence[Sequence[int]] = measured_batches(len(passages), None)[shard::shards]
     # How often training saw a token tells no positions apart here.
     unseen_V = np.zeros(1 + max(int(one.ids.max()) for one in forced), dtype=np.int64)
     table = measure_divergence(rows, reader, passages, forced, batches, unseen_V, store=store)

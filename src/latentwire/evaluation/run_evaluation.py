@@ -158,7 +158,8 @@ def run_evaluation(
         store=measures,
     )
     if texts.passages is not None:
-        other = measure_other_domain(read.passage_rows, reader, texts.passages, shard.number, shard.of, store=measures)
+        batches = shard.own(measured_batches(len(texts.passages), None))
+        other = measure_other_domain(read.passage_rows, reader, texts.passages, batches, store=measures)
         table = pd.concat([part for part in (table, other) if len(part)] or [table], ignore_index=True)
     with atomic_path(files.divergence) as temporary:
         table.to_parquet(temporary, index=False)

@@ -14,7 +14,7 @@ from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
 from latentwire.documents import Passage, read_passages
 from latentwire.errors import InputError
-from latentwire.evaluation.divergence import DivergenceReader
+from latentwire.evaluation.divergence import DivergenceReader, measured_batches
 from latentwire.evaluation.other_domain import measure_other_domain, passage_prompts
 from latentwire.evaluation.rows import split_rows_of
 from latentwire.evaluation.store import AnswerStore
@@ -96,8 +96,7 @@ def measure(tiny_model, tokenizer, tmp_path: Path):
             {Variant("identity"): rows},
             (lambda: DivergenceReader(model)) if reader is None else reader,
             prompts,
-            shard,
-            shards,
+            measured_batches(len(prompts), None)[shard::shards],
             store=AnswerStore(tmp_path / "measures", "model"),
         )
 
