@@ -189,6 +189,9 @@ def seeds_of(k):
 
 def wanted(arm, k=None):
     """Whether an arm is part of the experiment at a code dimension, if the gate asks for its stage."""
+    row = arm_row(arm)
+    if row.noise:
+        return row.codec in config["evaluate"]["noise_controls"] and wanted(row.codec, k)
     configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
     return arm in {*ALWAYS, *configured, *OWN_CODECS}
 
@@ -196,6 +199,13 @@ def wanted(arm, k=None):
 def untrained_rows():
     """The rows of the arms that need no training, the user's own codecs among them."""
     return [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.stage is None]
+
+
+def untrained_variants(k):
+    """The untrained codecs and what is made of them, at a code dimension or (None) those that have none."""
+    rows = [row for row in untrained_rows() if row.codec and row.sized == (k is not None) and wanted(row.name, k)]
+    draws = config["evaluate"]["noise_controls"]
+    return [Variant(row.name, k, seed) for row in rows for seed in (range(draws[row.codec]) if row.noise else [None])]
 
 
 def trained_variants(k, seed, stage):
@@ -212,14 +222,13 @@ def variants_of(evaluation):
     """The arms that are evaluated together; those of ``final`` are known when every gate has decided."""
     if evaluation == "phase1":
         return [Variant("phase1", k, seed) for k in DIMS for seed in seeds_of(k)]
-    untrained = untrained_rows()
-    found = [Variant(row.name) for row in untrained if row.codec is None and wanted(row.name)]
+    found = [Variant(row.name) for row in untrained_rows() if row.codec is None and wanted(row.name)]
     if evaluation == "ceiling":
         return found
-    found += [Variant(row.name) for row in untrained if row.codec and not row.sized and wanted(row.name)]
+    found += untrained_variants(None)
     found += uncompressed_variants(SEEDS)
     for k in DIMS:
-        found += [Variant(row.name, k) for row in untrained if row.codec and row.sized and wanted(row.name, k)]
+        found += untrained_variants(k)
         found += [v for seed in seeds_of(k) for stage in stages_of(k) for v in trained_variants(k, seed, stage)]
     return found
 
@@ -242,8 +251,9 @@ def measured_variants(wildcards):
     k, seed = int(wildcards.k), int(wildcards.seed)
     found = [Variant("pca", k), *trained_variants(k, seed, wildcards.stage)]
     if wildcards.stage == "phase1":
-        rows = [row for row in untrained_rows() if row.kind in ("codec", "control") and row.name != "pca"]
-        found += [Variant.of(row.name, k, seed) for row in rows if wanted(row.name, k if row.sized else None)]
+        untrained = [*untrained_variants(None), *untrained_variants(k)]
+        # Of noise the first draw: draws differ in direction, and hardly in size.
+        found += [v for v in untrained if arm_row(v.arm).kind != "bound" and v.arm != "pca" and not v.seed]
         found += uncompressed_variants([seed])
     return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
+
+Noise = Literal["rows", "shrunk", "equal"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Arm:
             identity, which neither the code dimension nor a gate decides about.
         prompt: the column of the prepared prompts that is read.
         sampled: answers ``evaluate.identity_samples`` questions alone.
+        noise: how the random error of ``codec``'s size is spread (:mod:`latentwire.arms.controls`); None for no error.
     """
 
     name: str
@@ -35,6 +38,12 @@ class Arm:
     stage: Literal["phase1", "phase2", "uncompressed"] | None = None
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
+    noise: Noise | None = None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it depends on a seed: a training's, or a noise's, whose seeds are its draws."""
+        return self.stage is not None or self.noise is not None
 
     @property
     def rebuilds(self) -> bool:
@@ -51,11 +60,11 @@ class Arm:
     @property
     def determining(self) -> str:
         """What of the row determines the arm's answers."""
-        return f"{self.kind} {self.codec} {self.sized} {self.stage} {self.prompt} {self.sampled}"
+        return f"{self.kind} {self.codec} {self.sized} {self.stage} {self.prompt} {self.sampled}{self.noise or ''}"
 
 
 _PRODUCT = "product quantisation: one of 256 codewords per {} dimensions, fitted by token counts + 1"
-ROWS = (
+_CODECS = (
     Arm("text", "reference", "token ids, uncompressed: the ceiling"),
     Arm("identity", "reference", "the original embeddings, uncompressed: must equal text", sampled=True),
     Arm(
@@ -124,13 +133,21 @@ ROWS = (
             ("rq8", "residual", "residual quantisation: pq8, and pq8 of what it leaves, fitted by token counts + 1"),
         )
     ),
+)
+_SPREADS: tuple[tuple[Noise, str], ...] = (
+    ("rows", "original rows with a random error as large as {}'s in the same row"),
+    ("shrunk", "original rows shrunk as {}'s are, and the rest of its error at random"),
+    ("equal", "original rows with a random error of {}'s FVU, equal for all rows"),
+)
+# The codecs of which the error can be compared with random ones.
+NOISE_CODECS = tuple(row.name for row in _CODECS if row.kind == "codec" and row.stage is None)
+ROWS = (
+    *_CODECS,
     *(
-        Arm(f"noise_{spread}_{codec}", "control", legend.format(codec), codec, family=family, sized=sized)
-        for codec, family, sized in (("pca", "linear", True), ("pq4", "product", False), ("pq8", "product", False))
-        for spread, legend in (
-            ("rows", "original rows with a random error as large as {}'s in the same row"),
-            ("equal", "original rows with a random error of {}'s FVU, equal for all rows"),
-        )
+        replace(row, name=f"noise_{noise}_{row.name}", kind="control", legend=legend.format(row.name), noise=noise)
+        for row in _CODECS
+        if row.name in NOISE_CODECS
+        for noise, legend in _SPREADS
     ),
     Arm(
         "identity_ppl",
@@ -172,7 +189,7 @@ def ordered_arms(arms: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Variant:
-    """An arm at one code dimension and training seed, where it depends on these."""
+    """An arm at one code dimension and seed, if it depends on these."""
 
     arm: str
     k: int | None = None
@@ -182,21 +199,21 @@ class Variant:
     def of(cls, arm: str, k: int, seed: int) -> Self:
         """The arm at ``k`` and ``seed``, without what it does not depend on."""
         row = arm_row(arm)
-        return cls(arm, k if row.codec and row.sized else None, seed if row.stage else None)
+        return cls(arm, k if row.codec and row.sized else None, seed if row.seeded else None)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``arm``, ``arm:k``, ``arm:k:seed``, or ``arm:seed`` of a trained arm that has no code dimension.
+        """From ``arm``, ``arm:k``, ``arm:k:seed``, or ``arm:seed`` of a seeded arm that has no code dimension.
 
         Raises:
             ValueError: it is neither, or the arm needs more.
         """
         arm, *numbers = text.split(":")
         row = arm_row(arm)
-        if len(numbers) != bool(row.codec and row.sized) + bool(row.stage) or not all(map(str.isdecimal, numbers)):
+        if len(numbers) != bool(row.codec and row.sized) + row.seeded or not all(map(str.isdecimal, numbers)):
             raise ValueError(f"{text!r}: expected arm, arm:k, or arm:k:seed, as the arm depends on them")
         given = list(map(int, numbers))
-        seed = given.pop() if row.stage else None
+        seed = given.pop() if row.seeded else None
         return cls(arm, given.pop() if given else None, seed)
 
     def __str__(self) -> str:

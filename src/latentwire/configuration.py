@@ -111,6 +111,9 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"codecs.{name}: {_shortened.repr(file)} does not exist"
     if (passages := config["evaluate"]["other_domain"]) is not None:
         yield from _passage_problems(root / passages)
+    for codec in config["evaluate"]["noise_controls"]:
+        if codec not in config["evaluate"]["arms"]:
+            yield f"evaluate.noise_controls: {codec!r} is not among evaluate.arms, with which its noise is compared"
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"
@@ -206,8 +209,8 @@ def checked(config: Config, root: Path) -> Config:
 def frozen_hash(config: Config) -> str:
     """A short hash of everything in the configuration that can change a result."""
     frozen = {key: value for key, value in config.items() if key not in _NOT_FROZEN and value != {}}
-    # Shards together are the unsharded run; without another domain's text nothing is measured on it.
-    without = ("shards",) if config["evaluate"].get("other_domain") else ("shards", "other_domain")
+    # Shards together are the unsharded run; without another domain's text or noise nothing is measured of them.
+    without = {"shards", *(key for key in ("other_domain", "noise_controls") if not config["evaluate"].get(key))}
     frozen["evaluate"] = {key: value for key, value in config["evaluate"].items() if key not in without}
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -294,12 +294,18 @@ class Predictive(TypedDict):
 
 
 class HarmOfError(TypedDict):
-    """A codec's KL over that of equal noise of its FVU: ``total`` = ``allocation`` · ``direction``."""
+    """A codec's KL over that of equal noise of its FVU: ``total`` = ``allocation`` · ``direction``.
+
+    ``shrinkage`` is a part of ``direction``. ``draw_deviation`` is relative, None for one draw.
+    """
 
     codec: str
     total: IntervalRecord
     allocation: IntervalRecord
     direction: IntervalRecord
+    shrinkage: IntervalRecord
+    draws: int
+    draw_deviation: float | None
 
 
 class MeasuredDimension(TypedDict):

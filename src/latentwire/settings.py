@@ -60,13 +60,16 @@ OriginalArm = Literal["identity", "mean", "question"]
 TableArm = Literal[
     "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4", "rotated4", "rotated2",
     "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
-    "noise_rows_pq4", "noise_equal_pq4", "noise_rows_pq8", "noise_equal_pq8",
 ]  # fmt: skip
 CodeArm = Literal[
     "pca", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled",
-    "noise_rows_pca", "noise_equal_pca",
 ]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
+NoiseCodec = Literal[
+    "pca", "quant", "pca_int8", "pca_int4", "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4",
+    "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
+]  # fmt: skip
+Draws = Annotated[int, Field(ge=1, le=100)]
 
 
 def takes_none(annotation: Any) -> bool:
@@ -248,6 +251,8 @@ class Evaluate(Section):
         "identity", "mean", "question", "pca", "snap", "snap_d", "quant", "random"
     ]  # fmt: skip
     """Arms besides text and phase1; phase2 and control follow the gate, and distilled does if it is named here."""
+    noise_controls: dict[NoiseCodec, Draws] = {}
+    """Codecs among arms whose error is compared with random errors of its size, and how often these are drawn."""
     batch_size: Annotated[int, Field(ge=1, le=10**5)] = 256
     """Most prompts per batch; the same for all arms, since it changes bf16 results slightly."""
     max_new_tokens: Annotated[int, Field(ge=1, le=10**4)] = 32

@@ -21,6 +21,7 @@ from latentwire.settings import (
     Configuration,
     Data,
     Gate,
+    NoiseCodec,
     Phase1,
     Phase2,
     Section,
@@ -80,8 +81,9 @@ def test_every_setting_is_described_and_every_number_bounded(section: type[Secti
 
 def test_the_arms_that_can_be_chosen_are_those_of_the_table_but_for_the_plans_own():
     assert ALWAYS == ("text", "phase1", "phase2", "control")
-    chosen = {name for name in ARMS if name not in ALWAYS}
+    chosen = {name for name, row in ARMS.items() if name not in ALWAYS and not row.noise}
     assert set(get_args(BaselineArm)) == chosen
+    assert {f"noise_equal_{name}" for name in get_args(NoiseCodec)} < set(ARMS)
     assert set(get_args(CodeArm)) == {name for name in chosen if ARMS[name].codec and ARMS[name].sized}
 
 

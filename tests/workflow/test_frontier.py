@@ -1,14 +1,16 @@
 """The frontier of a finished experiment: every codec once, by its bits, and the same files each time."""
 
+import io
 import json
 
+import pandas as pd
 import pytest
 from workspace import RESULTS
 
 from latentwire.arms_table import arm_row
 from latentwire.decisions.frontier import Point, _is_pareto
 
-FILES = ("frontier.json", "frontier.svg", "frontier.html")
+FILES = ("frontier.json", "frontier.svg", "frontier-error.svg", "frontier.html")
 
 pytestmark = pytest.mark.workflow
 
@@ -51,6 +53,40 @@ def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run)
     # Fewer than 20 articles: nothing is tested, so nothing is shown.
     assert found["cheapest"] is None and all(point["p"] is None for point in found["points"])
     assert "No codec is shown to keep 99%" in printed
+
+
+@pytest.mark.slow
+def test_random_errors_stand_beside_a_codecs_own(changed, run):
+    before = (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes()
+    assert json.loads((run(), (changed / f"{RESULTS}/frontier.json").read_text())[1])["noise"] == []
+    setting = ("--config", "evaluate={noise_controls: {pca: 2}}")
+    assert changed.plan(*setting).rules == {
+        "evaluate", "score", "measure_reconstruction", "final_validation", "report"
+    }  # fmt: skip
+    changed.succeed(*setting)
+    own, now = (
+        pd.read_parquet(io.BytesIO(content))
+        for content in (before, (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes())
+    )
+    noisy = now["arm"].str.startswith("noise_")
+    pd.testing.assert_frame_equal(now[~noisy].reset_index(drop=True), own)
+    run()
+    found = json.loads((changed / f"{RESULTS}/frontier.json").read_text(encoding="utf-8"))
+    fvu = {point["codec"]: point["fvu"] for point in found["points"]}
+    spreads = {(noise["codec"], noise["noise"]): noise["fvu"] for noise in found["noise"]}
+    assert len(spreads) == 6
+    for codec in ("pca:8", "pca:4"):
+        assert spreads[codec, "rows"] == pytest.approx(fvu[codec], rel=1e-4)
+        assert spreads[codec, "equal"] == pytest.approx(fvu[codec], rel=0.3)
+    verdict = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))
+    for entry in verdict["entries"]:
+        (harm,) = entry["harm_of_error"]
+        assert harm["draws"] == 2 and 0 < harm["draw_deviation"] < 0.5
+        assert harm["total"]["estimate"] == pytest.approx(
+            harm["allocation"]["estimate"] * harm["direction"]["estimate"]
+        )
+    wrong = changed.fail("-n", "--config", "evaluate={noise_controls: {pq4: 1}}")
+    assert "evaluate.noise_controls: 'pq4' is not among evaluate.arms" in wrong
 
 
 @pytest.mark.slow

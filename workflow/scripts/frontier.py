@@ -2,6 +2,7 @@
 
 frontier.json, frontier.svg and frontier.html in the experiment's folder hold every codec's bits per table parameter
 against KL and F1 with intervals, the Pareto set, and which codecs are shown to keep 99% of the uncompressed F1.
+frontier-error.svg shows KL and F1 against FVU, of codecs and of random errors.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ def main() -> None:
     arguments = parse_arguments()
     from latentwire.decisions.frontier import frontier
     from latentwire.files import write_json, write_text
-    from latentwire.report.frontier import frontier_figure, frontier_lines, frontier_page
+    from latentwire.report.frontier import error_figure, frontier_figure, frontier_lines, frontier_page
 
     found = frontier(arguments.root)
     write_json(arguments.root / "frontier.json", found)
     write_text(arguments.root / "frontier.svg", frontier_figure(found))
+    write_text(arguments.root / "frontier-error.svg", error_figure(found))
     write_text(arguments.root / "frontier.html", frontier_page(found))
     print("\n".join(frontier_lines(found)))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentwire.arms.bounds import snap, snap_d
-from latentwire.arms.controls import noise_by_row, noise_over_all
+from latentwire.arms.controls import noise_by_row, noise_over_all, noise_shrunk
 from latentwire.arms_table import arm_row
 from latentwire.compression.counts import mean_embedding
 
@@ -28,12 +28,14 @@ class ArmInputs:
     Attributes:
         table_VD: the model's embedding table, in its stored dtype.
         counts_V: token counts of the PCA split, int64.
-        codec: its codec, or of a bound the linear codec that it decodes; None for arms without one.
+        codec: its codec, or of a bound or control the codec that it decodes; None for arms without one.
+        draw: of the random error, if it has one.
     """
 
     table_VD: torch.Tensor
     counts_V: torch.Tensor
     codec: Codec | None = None
+    draw: int = 0
 
 
 def rebuilt_rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor | None:
@@ -69,10 +71,13 @@ def _rows(arm: str, inputs: ArmInputs, ids_U: torch.Tensor) -> torch.Tensor:
         assert inputs.codec is not None
         return (snap if arm == "snap" else snap_d)(inputs.table_VD, inputs.codec, ids_U)
     row = arm_row(arm)
-    if row.kind == "control" and row.stage is None and inputs.codec is not None:
-        if arm.startswith("noise_rows_"):
-            return noise_by_row(inputs.table_VD, inputs.codec, ids_U)
-        return noise_over_all(inputs.table_VD, inputs.counts_V, inputs.codec, ids_U)
     if row.kind not in ("codec", "control") or inputs.codec is None:
         raise KeyError(f"no rows of the arm {arm!r}")
+    match row.noise:
+        case "rows":
+            return noise_by_row(inputs.table_VD, inputs.codec, ids_U, inputs.draw)
+        case "shrunk":
+            return noise_shrunk(inputs.table_VD, inputs.counts_V, inputs.codec, ids_U, inputs.draw)
+        case "equal":
+            return noise_over_all(inputs.table_VD, inputs.counts_V, inputs.codec, ids_U, inputs.draw)
     return inputs.codec.decode(ids_U)

@@ -42,6 +42,6 @@ def arm_inputs(
             continue
         files = codecs[folder]
         try:
-            yield variant, ArmInputs(table_VD, counts_V, load_codec(folder, families)), files
+            yield variant, ArmInputs(table_VD, counts_V, load_codec(folder, families), draw=variant.seed or 0), files
         except NotApplicable as reason:
             yield variant, reason, files

@@ -48,6 +48,7 @@ class DimensionResults:
         seeds: training seeds at this code dimension.
         divergence: how far each arm moves the model's predictions on ``final``, sums per question averaged over seeds,
             by arm and subset.
+        kl_by_seed: KL at prompt positions per training seed, or per draw of a random error, by arm.
         rates: of the arms that are codecs, what they store of the table: bits per table parameter and megabytes.
     """
 
@@ -60,6 +61,7 @@ class DimensionResults:
     histories: dict[str, list[list[dict[str, Any]]]]
     seeds: list[int]
     divergence: dict[tuple[str, str], pd.DataFrame]
+    kl_by_seed: dict[str, list[float]]
     rates: dict[str, Rate]
 
 
@@ -80,6 +82,8 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
         str(arm): _arm_scores([table.reset_index(drop=True) for _, table in own.groupby("seed", dropna=False)])
         for arm, own in at_k.groupby("arm", sort=False)
     }
+    moved = read_measures(paths.divergence("final"))
+    moved = moved[moved["k"].isna() | (moved["k"] == k)]
     trained = [arm for stage in stages for arm in TRAINED[stage] if arm in arms]
     folders = {arm: [Path(paths.training(k, seed, arm)) for seed in seeds] for arm in trained}
     return DimensionResults(
@@ -91,7 +95,8 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
         summaries={arm: [read_json(folder / "summary.json") for folder in own] for arm, own in folders.items()},
         histories={arm: [read_jsonl(folder / "diagnostics.jsonl") for folder in own] for arm, own in folders.items()},
         seeds=seeds,
-        divergence=_divergence(read_measures(paths.divergence("final")), k),
+        divergence=_divergence(moved),
+        kl_by_seed=_kl_by_seed(moved),
         rates={
             arm: _rate(Path(str(paths.codec(Variant.of(arm, k, seeds[0])))))
             for arm in arms
@@ -100,14 +105,20 @@ def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
     )
 
 
-def _divergence(table: pd.DataFrame, k: int) -> dict[tuple[str, str], pd.DataFrame]:
-    at_k = table[table["k"].isna() | (table["k"] == k)]
+def _divergence(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     numbers = ["positions", "kl", "same_top", "log_likelihood", "log_likelihood_text"]
-    means = at_k.groupby(["arm", "subset", "id", "article"], sort=False)[numbers].mean().reset_index()
+    means = table.groupby(["arm", "subset", "id", "article"], sort=False)[numbers].mean().reset_index()
     return {
         (str(arm), str(subset)): own.reset_index(drop=True)
         for (arm, subset), own in means.groupby(["arm", "subset"], sort=False)
     }
+
+
+def _kl_by_seed(table: pd.DataFrame) -> dict[str, list[float]]:
+    prompt = table[(table["subset"] == "prompt") & table["seed"].notna()]
+    sums = prompt.groupby(["arm", "seed"])[["kl", "positions"]].sum()
+    ratios = sums["kl"] / sums["positions"]
+    return {str(arm): own.tolist() for arm, own in ratios.groupby("arm")}
 
 
 def _rate(folder: Path) -> Rate:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.arms_table import Noise, arm_row, ordered_arms
 from latentwire.artefacts import read_json
 from latentwire.decisions.kept import codec_name
 from latentwire.layout import Layout
@@ -29,8 +29,8 @@ class Point(TypedDict):
     """A codec of an experiment on ``final``.
 
     ``bits`` are per table parameter; ``kl`` and ``same_top`` are at prompt positions, None if nothing was measured;
-    ``p`` is Holm's for keeping the share, None where it can't be tested. Without another domain's text there is no
-    ``other_domain``.
+    ``fvu`` is by occurrence on ``gate``. ``p`` is Holm's for keeping the share, None where it can't be tested. Without
+    another domain's text there is no ``other_domain``.
     """
 
     codec: str
@@ -41,10 +41,21 @@ class Point(TypedDict):
     retention: IntervalRecord
     kl: IntervalRecord | None
     same_top: IntervalRecord | None
+    fvu: float | None
     p: float | None
     shown: bool
     pareto: bool
     other_domain: NotRequired[Elsewhere]
+
+
+class NoisePoint(TypedDict):
+    """Original rows with a random error of a codec's size, the mean over its draws."""
+
+    codec: str
+    noise: Noise
+    fvu: float
+    kl: IntervalRecord
+    f1: IntervalRecord
 
 
 class OtherText(TypedDict):
@@ -58,7 +69,7 @@ class OtherText(TypedDict):
 class Frontier(TypedDict):
     """The points by bits, with what they are measured on.
 
-    ``other_domain`` is there if a codec was measured on another domain's text.
+    ``noise`` is by FVU. ``other_domain`` is there if a codec was measured on another domain's text.
     ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs.
     """
 
@@ -71,6 +82,7 @@ class Frontier(TypedDict):
     detectable: float | None
     cheapest: str | None
     points: list[Point]
+    noise: list[NoisePoint]
     other_domain: NotRequired[OtherText]
 
 
@@ -84,15 +96,25 @@ def frontier(root: Path) -> Frontier:
     verdict: Verdict = read_json(paths.verdict, VERDICT_KEYS)
     kept = verdict["kept"][0]
     points: dict[str, Point] = {}
+    noise: dict[str, NoisePoint] = {}
     text_elsewhere: OtherText | None = None
     for entry in verdict["entries"]:
         for arm in ordered_arms(entry["arms"]):
             found, row = entry["arms"][arm], arm_row(arm)
+            measured: dict[str, Divergence] = found["divergence"] or {}
+            prompt = measured.get("prompt")
+            error = entry["reconstruction"].get(arm, {}).get("all")
+            if row.noise and prompt and error:
+                noise[codec_name(arm, entry["k"])] = {
+                    "codec": codec_name(str(row.codec), entry["k"]),
+                    "noise": row.noise,
+                    "fvu": error["fvu"],
+                    "kl": prompt["kl"],
+                    "f1": found["f1"],
+                }
             if found["rate"] is None:
                 continue
             name = codec_name(arm, entry["k"])
-            measured: dict[str, Divergence] = found["divergence"] or {}
-            prompt = measured.get("prompt")
             points[name] = {
                 "codec": name,
                 "legend": row.legend,
@@ -102,6 +124,7 @@ def frontier(root: Path) -> Frontier:
                 "retention": found["retention"],
                 "kl": prompt["kl"] if prompt else None,
                 "same_top": prompt["same_top"] if prompt else None,
+                "fvu": error["fvu"] if error else None,
                 "p": kept["p"][name],
                 "shown": name in kept["shown"],
                 "pareto": False,
@@ -131,6 +154,7 @@ def frontier(root: Path) -> Frontier:
         "detectable": kept["detectable"],
         "cheapest": kept["cheapest"],
         "points": ordered,
+        "noise": sorted(noise.values(), key=lambda own: (own["fvu"], own["codec"], own["noise"])),
     }
     if text_elsewhere is not None:
         result["other_domain"] = text_elsewhere

@@ -78,19 +78,34 @@ def harm_of_error(results: DimensionResults, bootstrap: dict[str, int]) -> list[
     """For each codec with noise controls: its KL over equal noise of its FVU, in two factors.
 
     ``allocation``: noise as large as the codec's error row by row, over noise spread equally: which tokens carry the
-    error. ``direction``: the codec over the former: where the error points. Their product is ``total``.
+    error. ``direction``: the codec over the former: where the error points. Their product is ``total``. ``shrinkage``
+    is the part of the direction that shrinking the rows as the codec does explains. Noise is the mean over its draws;
+    ``draw_deviation`` is the largest relative standard deviation over the draws of a control's KL, None for one draw.
     """
     found: list[HarmOfError] = []
     for codec in ordered_arms(results.arms):
-        names = {"codec": codec, "rows": f"noise_rows_{codec}", "equal": f"noise_equal_{codec}"}
+        noise = {spread: f"noise_{spread}_{codec}" for spread in ("rows", "shrunk", "equal")}
+        names = {"codec": codec} | noise
         if not all((name, "prompt") in results.divergence for name in names.values()):
             continue
         sums = {key: results.divergence[name, "prompt"].set_index("id") for key, name in names.items()}
         articles = sums["codec"]["article"].to_numpy()
         kl = {key: own.loc[sums["codec"].index, "kl"].to_numpy() for key, own in sums.items()}
-        total, allocation, direction = (
+        total, allocation, direction, shrinkage = (
             ratio_interval(kl[a], kl[b], articles, **bootstrap).to_json()
-            for a, b in (("codec", "equal"), ("rows", "equal"), ("codec", "rows"))
+            for a, b in (("codec", "equal"), ("rows", "equal"), ("codec", "rows"), ("shrunk", "rows"))
         )
-        found.append({"codec": codec, "total": total, "allocation": allocation, "direction": direction})
+        draws = [results.kl_by_seed[name] for name in noise.values()]
+        deviations = [float(np.std(own, ddof=1) / np.mean(own)) for own in draws if len(own) > 1]
+        found.append(
+            {
+                "codec": codec,
+                "total": total,
+                "allocation": allocation,
+                "direction": direction,
+                "shrinkage": shrinkage,
+                "draws": len(draws[0]),
+                "draw_deviation": max(deviations, default=None),
+            }
+        )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from typing import Any, Literal
 
 from latentwire.decisions.frontier import Frontier, Point
 from latentwire.report.figures import svg
@@ -34,6 +34,21 @@ def _label(axes: Any, named: list[tuple[str, float, float]]) -> None:
         )
 
 
+def _with_interval(axes: Any, x: float, interval: IntervalRecord, scale: float, **marker: Any) -> float:
+    """Draw an estimate and its limits at ``x``; the estimate as drawn."""
+    estimate = scale * (interval["estimate"] or 0.0)
+    if (limits := _limits(interval, scale)) is not None:
+        axes.plot([x] * 2, limits, color="#9ab", lw=1.2, zorder=1)
+    axes.plot(x, estimate, **{"marker": "o", "ms": 5, "zorder": 3, "ls": ""} | marker)
+    return estimate
+
+
+def _log_scale(axis: Any) -> None:
+    """Powers of ten as plain numbers, nothing between them."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def frontier_figure(found: Frontier) -> str:
     """KL and F1 against bits per table parameter, with intervals, as SVG; the Pareto set is filled and joined."""
 
@@ -43,13 +58,8 @@ def frontier_figure(found: Frontier) -> str:
         bits = [point["bits"] for point, _ in points] or [1.0]
         named: list[tuple[str, float, float]] = []
         for point, interval in points:
-            if (limits := _limits(interval, scale)) is not None:
-                axes.plot([point["bits"]] * 2, limits, color="#9ab", lw=1.2, zorder=1)
-            estimate = scale * (interval["estimate"] or 0.0)
-            filled = "#c30" if point["pareto"] else "white"
-            axes.plot(
-                point["bits"], estimate, "o", ms=5, mfc=filled, mec="#c30" if point["pareto"] else "#456", zorder=3
-            )
+            colours = {"mfc": "#c30", "mec": "#c30"} if point["pareto"] else {"mfc": "white", "mec": "#456"}
+            estimate = _with_interval(axes, point["bits"], interval, scale, **colours)
             named.append((point["codec"], point["bits"], estimate))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks := [0.5, 1, 2, 4, 8], [f"{tick:g}" for tick in ticks])
@@ -63,13 +73,48 @@ def frontier_figure(found: Frontier) -> str:
         measured = [(point, point["kl"]) for point in found["points"] if point["kl"] is not None]
         of_kl = panel(left, "KL from the uncompressed model, prompt positions (nats)", measured, 1)
         left.set_yscale("log")
-        left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_formatter("")
+        _log_scale(left.yaxis)
         best = [(point["bits"], kl["estimate"]) for point, kl in measured if point["pareto"]]
         left.plot(*zip(*best, strict=True), color="#c30", lw=1, zorder=2) if best else None
         of_f1 = panel(
             right, "F1, percent; dashed: the uncompressed text", [(p, p["f1"]) for p in found["points"]], 100
         )
+        right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
+        right.set_ylim(bottom=0)
+        left.figure.draw_without_rendering()  # the axes get their places
+        _label(left, of_kl)
+        _label(right, of_f1)
+
+    return svg(draw, 13, 6.5, panels=2)
+
+
+def error_figure(found: Frontier) -> str:
+    """KL and F1 against FVU, of codecs and of random errors, as SVG; errors spread equally are joined."""
+
+    def panel(axes: Any, name: str, key: Literal["kl", "f1"], scale: float) -> list[tuple[str, float, float]]:
+        for noise, marker in (("equal", "."), ("rows", "^")):
+            random = [own for own in found["noise"] if own["noise"] == noise]
+            for own in random:
+                _with_interval(axes, own["fvu"], own[key], scale, marker=marker, ms=6, color="#888", zorder=2)
+            if noise == "equal":
+                curve = [(own["fvu"], scale * (own[key]["estimate"] or 0.0)) for own in random]
+                axes.plot(*zip(*curve, strict=True), color="#888", lw=1, zorder=1) if curve else None
+        named: list[tuple[str, float, float]] = []
+        for point in found["points"]:
+            if point["fvu"] and (interval := point[key]) is not None:
+                y = _with_interval(axes, point["fvu"], interval, scale, mfc="#c30", mec="#c30")
+                named.append((point["codec"], point["fvu"], y))
+        axes.set_xscale("log")
+        _log_scale(axes.xaxis)
+        axes.set_xlabel("FVU over token occurrences; grey: random errors (dots joined: equal, triangles: row by row)")
+        axes.set_title(name, loc="left", fontsize=9)
+        return named
+
+    def draw(left: Any, right: Any) -> None:
+        of_kl = panel(left, "KL from the uncompressed model, prompt positions (nats)", "kl", 1)
+        left.set_yscale("log")
+        _log_scale(left.yaxis)
+        of_f1 = panel(right, "F1, percent; dashed: the uncompressed text", "f1", 100)
         right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
         right.set_ylim(bottom=0)
         left.figure.draw_without_rendering()  # the axes get their places
@@ -137,7 +182,7 @@ def frontier_lines(found: Frontier) -> list[str]:
 
 
 def frontier_page(found: Frontier) -> str:
-    """The figure and the table as a page that needs no other file."""
+    """The figures and the table as a page that needs no other file."""
     summary, _, header, _, *rows = frontier_lines(found)
     cells = [[html.escape(cell.strip(" `")) for cell in row.strip("| ").split(" | ")] for row in (header, *rows)]
     table = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in cells)
@@ -145,6 +190,7 @@ def frontier_page(found: Frontier) -> str:
     style = "body{font:15px sans-serif;margin:2em}td{padding:.2em .7em;border-bottom:1px solid #ddd}"
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>\n'
-        f"<h1>{title}</h1>\n<p>{html.escape(summary.replace('`', ''))}</p>\n{frontier_figure(found)}\n"
+        f"<h1>{title}</h1>\n<p>{html.escape(summary.replace('`', ''))}</p>\n"
+        f"{frontier_figure(found)}\n{error_figure(found)}\n"
         f"<table>\n{table}</table>\n</html>\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
-from latentwire.results import ArmVerdict, DimensionVerdict, IntervalRecord, SubsetF1, Verdict
+from latentwire.results import ArmVerdict, DimensionVerdict, HarmOfError, IntervalRecord, SubsetF1, Verdict
 
 
 def percent(interval: IntervalRecord) -> str:
@@ -115,18 +115,25 @@ def predictive_lines(entry: DimensionVerdict) -> list[str]:
         lines += [
             "KL at prompt positions, as a multiple of that of Gaussian noise of equal FVU: how much of it is due to "
             "which tokens carry the error (noise as large row by row, over equal noise), and how much to the error's "
-            "direction (the codec over that noise):",
+            "direction (the codec over that noise), of which a part to rows that it shrinks (noise as large that "
+            "shrinks them alike, over noise that does not):",
             "",
-            "| codec | times | due to allocation | due to direction |",
-            "|---|---|---|---|",
+            "| codec | times | due to allocation | due to direction | of which to shrinkage | draws of noise |",
+            "|---|---|---|---|---|---|",
             *(
-                f"| `{own['codec']}` | {value(own['total'])} | {value(own['allocation'])} "
-                f"| {value(own['direction'])} |"
+                f"| `{own['codec']}` | {value(own['total'])} | {value(own['allocation'])} | {value(own['direction'])} "
+                f"| {value(own['shrinkage'])} | {draws(own)} |"
                 for own in entry["harm_of_error"]
             ),
             "",
         ]
     return lines
+
+
+def draws(own: HarmOfError) -> str:
+    """How many draws of noise there are, and by how much their KL differs."""
+    deviation = own["draw_deviation"]
+    return str(own["draws"]) if deviation is None else f"{own['draws']} (deviation ≤ {100 * deviation:.1f}%)"
 
 
 def value(interval: IntervalRecord, sign: str = "") -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms.loading import arm_inputs
-from latentwire.arms_table import ARMS, COMPRESSORS, Variant, arm_row, ordered_arms
+from latentwire.arms_table import ARMS, COMPRESSORS, NOISE_CODECS, Variant, arm_row, ordered_arms
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.files import CODES_FILE, decline
@@ -35,6 +37,7 @@ from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.rows import split_rows_of
 from latentwire.layout import Layout
+from latentwire.settings import NoiseCodec
 from latentwire.table import save_table
 
 V, D, K = 500, 24, 6
@@ -223,6 +226,44 @@ def test_noise_over_all_has_the_codecs_error_by_occurrence_and_is_equal_for_all_
     assert float(noise_V.std() / noise_V.mean()) == pytest.approx((2 / D) ** 0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("codec", ["pca", "pq4"])
+def test_shrunk_noise_has_the_codecs_error_along_the_row_and_its_size_across(
+    inputs: Inputs, table_VD: torch.Tensor, counts_V: torch.Tensor, codec: str
+):
+    mean_D = (counts_V.double() @ table_VD.double()) / counts_V.sum()
+    original_UD = table_VD[IDS].double() - mean_D
+    errors = [
+        rebuilt(arm, inputs(codec)).double() - table_VD[IDS].double() for arm in (f"noise_shrunk_{codec}", codec)
+    ]
+    along, across = zip(
+        *(
+            (((error_UD * original_UD).sum(dim=1)), (error_UD - _along(error_UD, original_UD)).norm(dim=1))
+            for error_UD in errors
+        ),
+        strict=True,
+    )
+    torch.testing.assert_close(*along, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*across, rtol=1e-4, atol=1e-4)
+    beside = [error_UD - _along(error_UD, original_UD) for error_UD in errors]
+    assert abs(float(torch.cosine_similarity(*beside, dim=1).mean())) < 4 / (D * len(IDS)) ** 0.5
+
+
+def _along(error_UD: torch.Tensor, original_UD: torch.Tensor) -> torch.Tensor:
+    """The part of each error in the direction of its row."""
+    share_U = (error_UD * original_UD).sum(dim=1) / original_UD.square().sum(dim=1)
+    return share_U[:, None] * original_UD
+
+
+@pytest.mark.parametrize("spread", ["rows", "shrunk", "equal"])
+def test_draws_of_noise_are_independent_and_a_tokens_draw_is_its_own(inputs: Inputs, spread: str, table_VD):
+    own, arm = inputs("pca"), f"noise_{spread}_pca"
+    first_UD, second_UD = (rebuilt(arm, replace(own, draw=draw)) - table_VD[IDS] for draw in (0, 1))
+    if spread != "shrunk":  # which has a part in common
+        assert abs(float(torch.cosine_similarity(first_UD, second_UD, dim=1).mean())) < 4 / (D * len(IDS)) ** 0.5
+    assert not torch.isclose(first_UD, second_UD).all(dim=1).any()
+    torch.testing.assert_close(rebuilt(arm, replace(own, draw=1), IDS[3:5]) - table_VD[IDS[3:5]], second_UD[3:5])
+
+
 # The table of arms
 
 
@@ -230,7 +271,7 @@ def test_noise_over_all_has_the_codecs_error_by_occurrence_and_is_equal_for_all_
 def test_a_variant_is_written_as_it_is_read(arm: str):
     variant = Variant.of(arm, 72, 1)
     row = arm_row(arm)
-    assert (variant.k is not None, variant.seed is not None) == (bool(row.codec and row.sized), row.stage is not None)
+    assert (variant.k is not None, variant.seed is not None) == (bool(row.codec and row.sized), row.seeded)
     assert Variant.parse(str(variant)) == variant
 
 
@@ -239,6 +280,13 @@ def test_a_trained_arm_without_a_code_dimension_has_a_seed_alone():
     assert (variant.k, variant.seed) == (None, 2) and str(variant) == "identity_ppl:2"
     assert variant == Variant.of("identity_ppl", 72, 2)
     assert Layout("results/x").codec(variant) == "results/x/seed2/identity_ppl"
+
+
+def test_noise_has_its_draw_for_a_seed_and_the_files_of_its_codec():
+    variant = Variant.parse("noise_rows_pca:72:2")
+    assert variant == Variant.of("noise_rows_pca", 72, 2) and Layout("r").codec(variant) == "r/k72/codecs/pca"
+    assert Variant.parse("noise_equal_pq4:1") == Variant("noise_equal_pq4", None, 1)
+    assert set(get_args(NoiseCodec)) == set(NOISE_CODECS)
 
 
 def test_the_rows_of_a_control_with_an_adapter_are_the_adapters(table_VD, counts_V, inputs):

@@ -24,7 +24,7 @@ def results(arms, bits, k=16):
     own = {arm: scores(f1_N) for arm, f1_N in arms.items()}
     return DimensionResults(
         k=k, gate={}, run_phase2=False, arms=own, reconstruction={}, summaries={}, histories={}, seeds=[0],
-        divergence={}, rates=rates,
+        divergence={}, kl_by_seed={}, rates=rates,
     )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ def results(
             for name, size in (("pca", 2.0), ("phase1", 0.5))
             for subset in ("prompt", "answer")
         },
+        kl_by_seed={},
         rates={
             name: {"bits_per_parameter": 2.0, "megabytes": 1.0} for name in shares if arm_row(name).kind == "codec"
         },
@@ -486,8 +487,13 @@ def test_the_page_names_model_data_date_and_commit(changed, line):
 def test_every_arm_has_a_legend_of_one_line():
     assert all(arm.legend and "\n" not in arm.legend and len(arm.legend) <= 100 for arm in ARMS.values())
     readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiment.md"))
-    lines = {name: f"| `{name}` | {arm.legend} |\n" for name, arm in ARMS.items()}
-    assert "".join(lines.values()) in page
+    noise = {arm.noise: arm for arm in ARMS.values() if arm.codec == "pca" and arm.noise}
+    spreads = "".join(
+        f"| `{arm.name[:-3]}<codec>` | {arm.legend.replace('pca', '<codec>')} |\n" for arm in noise.values()
+    )
+    lines = {name: f"| `{name}` | {arm.legend} |\n" for name, arm in ARMS.items() if not arm.noise}
+    codecs = [name for name in lines if name not in ("identity_ppl", "mean", "question")]
+    assert "".join([*map(lines.get, codecs), spreads, *(lines[n] for n in lines if n not in codecs)]) in page
     default = {"text", "phase1", "phase2", "control", *Evaluate().arms}
     table = "".join(line for name, line in lines.items() if name in default)
     assert 0 < readme.index(table) < readme.index("| F1 %, final |"), "README says it before its first figures"
@@ -535,7 +541,8 @@ def frontier(**changes):
     kl = {name: 5 * fvu for name, fvu in codecs.items()} | changes
     for subset in ("all", "answer", "seen", "unseen"):
         found.reconstruction.update({(name, subset): sums(fvu, 1 - fvu) for name, fvu in codecs.items()})
-    noise = {"noise_rows_pca": 0.5, "noise_equal_pca": 0.25}
+    noise = {"noise_rows_pca": 0.5, "noise_shrunk_pca": 1.0, "noise_equal_pca": 0.25}
+    found.kl_by_seed.update({name: [0.9 * size, 1.1 * size] for name, size in noise.items()})
     for subset in ("prompt", "answer"):
         found.divergence.update({(name, subset): moved(size) for name, size in (kl | noise).items()})
     found.arms.update({name: arm(1 - fvu, seed=40 + i) for i, (name, fvu) in enumerate((codecs | noise).items())})
@@ -561,10 +568,11 @@ def test_it_says_whether_reconstruction_predicts_generation():
 
 def test_what_makes_an_error_harmful_is_split_into_allocation_and_direction():
     (found,) = harm_of_error(frontier(pca=4.0), SETTINGS.bootstrap)
-    factors = {name: found[name]["estimate"] for name in ("total", "allocation", "direction")}
-    assert factors == pytest.approx({"total": 16, "allocation": 2, "direction": 8})
+    factors = {name: found[name]["estimate"] for name in ("total", "allocation", "direction", "shrinkage")}
+    assert factors == pytest.approx({"total": 16, "allocation": 2, "direction": 8, "shrinkage": 2})
+    assert found["draws"] == 2 and found["draw_deviation"] == pytest.approx(0.2 / 2**0.5)
     assert harm_of_error(results(), SETTINGS.bootstrap) == []
-    assert "| `pca` | 16 | 2 | 8 |" in page(verdict_on(frontier(pca=4.0)))
+    assert "| `pca` | 16 | 2 | 8 | 2 | 2 (deviation ≤ 14.1%) |" in page(verdict_on(frontier(pca=4.0)))
 
 
 def test_a_ceiling_whose_answers_are_a_matter_of_form_is_warned_of():
