@@ -8,7 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from latentwire.arms_table import ALWAYS, ARMS, COMPRESSORS, EVALUATIONS, TRAINED, UNCOMPRESSED, Variant, arm_row
+from latentwire.arms_table import ALWAYS, ARMS, COMPRESSORS, EVALUATIONS, QUANTISED, TRAINED, UNCOMPRESSED, Variant
+from latentwire.arms_table import arm_row
 from latentwire.commands import COMMAND_VARIABLE, typed, with_overrides
 from latentwire.configuration import ConfigurationError, checked, content_identity, frozen_hash
 from latentwire.decisions.requirements import phase2_wanted
@@ -56,7 +57,7 @@ wildcard_constraints:
     seed=r"\d+",
     evaluation="|".join(EVALUATIONS),
     stage="|".join(TRAINED),
-    arm="|".join([*(arm for arms in TRAINED.values() for arm in arms), *UNCOMPRESSED]),
+    arm="|".join([*(arm for arms in TRAINED.values() for arm in arms), *UNCOMPRESSED, *QUANTISED]),
     codec="|".join([*{row.codec for row in ARMS.values() if row.codec}, *OWN_CODECS]),
     shard=r"\d+",
 
@@ -213,9 +214,9 @@ def trained_variants(k, seed, stage):
     return [Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)]
 
 
-def uncompressed_variants(seeds):
-    """The arms that are trained on the uncompressed embeddings."""
-    return [Variant(arm, None, seed) for arm in UNCOMPRESSED if wanted(arm) for seed in seeds]
+def table_trained_variants(seeds):
+    """The trained arms that do not depend on the code dimension."""
+    return [Variant(arm, None, seed) for arm in (*QUANTISED, *UNCOMPRESSED) if wanted(arm) for seed in seeds]
 
 
 def variants_of(evaluation):
@@ -226,7 +227,7 @@ def variants_of(evaluation):
     if evaluation == "ceiling":
         return found
     found += untrained_variants(None)
-    found += uncompressed_variants(SEEDS)
+    found += table_trained_variants(SEEDS)
     for k in DIMS:
         found += untrained_variants(k)
         found += [v for seed in seeds_of(k) for stage in stages_of(k) for v in trained_variants(k, seed, stage)]
@@ -238,11 +239,12 @@ def codec_inputs(variants):
     files = []
     for variant in variants:
         row = arm_row(variant.arm)
-        if row.codec:
+        if row.codec and not row.own_codes:
             files += [f"{PATHS.fitted(variant.k, row.codec)}/{name}" for name in CODEC_FILES]
         if row.stage:
             folder = PATHS.training(variant.k, variant.seed, variant.arm)
-            files += [f"{folder}/{name}" for name in ("adapter.safetensors", "config.json")]
+            names = ("codes.safetensors",) if row.own_codes else ()
+            files += [f"{folder}/{name}" for name in ("adapter.safetensors", "config.json", *names)]
     return list(dict.fromkeys(files))
 
 
@@ -254,7 +256,7 @@ def measured_variants(wildcards):
         untrained = [*untrained_variants(None), *untrained_variants(k)]
         # Of noise the first draw: draws differ in direction, and hardly in size.
         found += [v for v in untrained if arm_row(v.arm).kind != "bound" and v.arm != "pca" and not v.seed]
-        found += uncompressed_variants([seed])
+        found += table_trained_variants([seed])
     return found
 
 

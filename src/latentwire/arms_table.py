@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 Noise = Literal["rows", "shrunk", "equal"]
+# What a token type weighs in an epoch of Phase 1's steps: its count, or the square root of that plus one.
+Weighting = Literal["counts", "root"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,10 @@ class Arm:
         codec: the untrained codec that it is, or whose codes it reads; None for none.
         family: the module of :mod:`latentwire.codecs` that fits that codec.
         sized: its codec depends on the code dimension K.
-        stage: the training that its adapter comes from; None for none. ``uncompressed`` is Phase 2's steps from the
-            identity, which neither the code dimension nor a gate decides about.
+        stage: the training that its adapter comes from; None for none. Neither the code dimension nor a gate decides
+            about ``uncompressed``, Phase 2's steps from the identity, and ``quantised``, Phase 1's on rebuilt rows.
+        weighting: of token types in Phase 1's steps (:func:`~latentwire.training.phase1.type_weights`).
+        own_codes: its codes are trained, too; otherwise they are those of ``codec``.
         prompt: the column of the prepared prompts that is read.
         sampled: answers ``evaluate.identity_samples`` questions alone.
         noise: how the random error of ``codec``'s size is spread (:mod:`latentwire.arms.controls`); None for no error.
@@ -35,7 +39,9 @@ class Arm:
     codec: str | None = None
     family: str = "linear"
     sized: bool = True
-    stage: Literal["phase1", "phase2", "uncompressed"] | None = None
+    stage: Literal["phase1", "phase2", "uncompressed", "quantised"] | None = None
+    weighting: Weighting = "counts"
+    own_codes: bool = False
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
     noise: Noise | None = None
@@ -55,7 +61,9 @@ class Arm:
         """The module of the codec that it is, or decodes; None for none."""
         if self.codec is None:
             return None
-        return f"latentwire.codecs.{'adapted' if self.stage else self.family}"
+        if self.stage is None or self.own_codes:
+            return f"latentwire.codecs.{self.family}"
+        return f"latentwire.codecs.{'adapted_product' if self.stage == 'quantised' else 'adapted'}"
 
     @property
     def determining(self) -> str:
@@ -64,6 +72,10 @@ class Arm:
 
 
 _PRODUCT = "product quantisation: one of 256 codewords per {} dimensions, fitted by token counts + 1"
+_ADAPTED: tuple[tuple[str, Weighting, str], ...] = (
+    ("adapted_pq8", "counts", "pq8's rows, to which an adapter trained on reconstruction adds"),
+    ("adapted_pq8_root", "root", "as adapted_pq8, trained as phase1_root"),
+)
 _CODECS = (
     Arm("text", "reference", "token ids, uncompressed: the ceiling"),
     Arm("identity", "reference", "the original embeddings, uncompressed: must equal text", sampled=True),
@@ -88,7 +100,23 @@ _CODECS = (
         "pca",
         stage="phase2",
     ),
+    Arm(
+        "bottleneck",
+        "codec",
+        "a linear code and its inverse, PCA's at the start, both trained by Phase 2's steps",
+        "pca",
+        stage="phase2",
+        own_codes=True,
+    ),
     Arm("phase1", "codec", "codes rebuilt by the adapter trained on reconstruction", "pca", stage="phase1"),
+    Arm(
+        "phase1_root",
+        "codec",
+        "as phase1, in training a token type weighs the square root of its count, plus 1",
+        "pca",
+        stage="phase1",
+        weighting="root",
+    ),
     Arm(
         "random",
         "codec",
@@ -133,6 +161,10 @@ _CODECS = (
             ("rq8", "residual", "residual quantisation: pq8, and pq8 of what it leaves, fitted by token counts + 1"),
         )
     ),
+    *(
+        Arm(name, "codec", legend, "pq8", "product", sized=False, stage="quantised", weighting=weighting)
+        for name, weighting, legend in _ADAPTED
+    ),
 )
 _SPREADS: tuple[tuple[Noise, str], ...] = (
     ("rows", "original rows with a random error as large as {}'s in the same row"),
@@ -164,7 +196,9 @@ ARMS = {row.name: row for row in ROWS}
 # The fitted compressor that a codec's codes come from, by the codec's name.
 COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca", "identity_ppl": "identity"}
 TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
-UNCOMPRESSED = tuple(row.name for row in ROWS if row.stage == "uncompressed")
+UNCOMPRESSED, QUANTISED = (
+    tuple(row.name for row in ROWS if row.stage == stage) for stage in ("uncompressed", "quantised")
+)
 # The plan's own arms, which no configuration names; the gate decides about Phase 2's.
 ALWAYS = ("text", "phase1", "phase2", "control")
 # What is evaluated together with one load of the model, and on which split.

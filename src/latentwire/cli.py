@@ -136,19 +136,35 @@ def add_stop_arguments(to: argparse._ActionsContainer) -> None:
     )
 
 
-def add_training_arguments(to: argparse.ArgumentParser) -> None:
-    """What both phases' programs ask for: files, code dimension, seed, device, and how long a job may take."""
+def add_training_arguments(to: argparse.ArgumentParser, *, codec: str | None = "linear codec whose codes are") -> None:
+    """What the trainings' programs ask for: files, code dimension, seed, device, and how long a job may take.
+
+    Args:
+        to: the program's parser.
+        codec: which codec is read, for the help; None for none.
+    """
     to.add_argument("--train", type=Path, required=True, help="prepared training prompts")
     to.add_argument("--held_out", type=Path, required=True, help="prepared prompts for the log's metrics")
     to.add_argument("--table", type=Path, required=True, help="embedding table")
     to.add_argument("--compressor", type=Path, required=True, help="fitted compressor")
-    to.add_argument("--codec", type=Path, required=True, help="folder of the linear codec whose codes are read")
+    if codec is not None:
+        to.add_argument("--codec", type=Path, required=True, help=f"folder of the {codec} read")
     to.add_argument("--compress_dim", type=int, help="code dimension; by default the compressor's")
     to.add_argument("--seed", type=int, default=0, help="of the data order")
     to.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     add_stop_arguments(to)
     to.add_argument("--state", type=Path, required=True, help="folder for checkpoints of interrupted runs")
     to.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def add_weighting_argument(to: argparse.ArgumentParser) -> None:
+    """How token types are weighted in Phase 1's steps."""
+    to.add_argument(
+        "--weighting",
+        default="counts",
+        choices=("counts", "root"),
+        help="what a token type weighs in an epoch: its count, or the square root of that plus one",
+    )
 
 
 def stop_request(arguments: argparse.Namespace) -> StopRequest:

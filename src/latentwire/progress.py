@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire.arms_table import TRAINED, UNCOMPRESSED
+from latentwire.arms_table import QUANTISED, TRAINED, UNCOMPRESSED
 from latentwire.artefacts import read_json
 from latentwire.errors import InputError
 from latentwire.files import write_text
@@ -20,7 +20,7 @@ from latentwire.files import write_text
 STAGES = {
     "preparation": r"",
     "ceiling": r"^evaluation/ceiling/",
-    "Phase 1": rf"^k\d+/seed\d+/({'|'.join(TRAINED['phase1'])})/",
+    "Phase 1": rf"^(k\d+/)?seed\d+/({'|'.join([*TRAINED['phase1'], *QUANTISED])})/",
     "gate": r"^evaluation/phase1/",
     "Phase 2": rf"^(k\d+/)?seed\d+/({'|'.join([*TRAINED['phase2'], *UNCOMPRESSED])})/",
     "reconstruction": r"/reconstruction/",

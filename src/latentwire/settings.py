@@ -59,10 +59,11 @@ Scoring = Literal["squad", "words", "characters"]
 OriginalArm = Literal["identity", "mean", "question"]
 TableArm = Literal[
     "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4", "rotated4", "rotated2",
-    "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
+    "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8", "adapted_pq8", "adapted_pq8_root",
 ]  # fmt: skip
 CodeArm = Literal[
-    "pca", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled",
+    "pca", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled", "phase1_root",
+    "bottleneck",
 ]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 NoiseCodec = Literal[
@@ -250,7 +251,7 @@ class Evaluate(Section):
     arms: Annotated[list[BaselineArm], *Unique] = [
         "identity", "mean", "question", "pca", "snap", "snap_d", "quant", "random"
     ]  # fmt: skip
-    """Arms besides text and phase1; phase2 and control follow the gate, and distilled does if it is named here."""
+    """Arms besides text and phase1; phase2 and control follow the gate, as do distilled and bottleneck if named."""
     noise_controls: dict[NoiseCodec, Draws] = {}
     """Codecs among arms whose error is compared with random errors of its size, and how often these are drawn."""
     batch_size: Annotated[int, Field(ge=1, le=10**5)] = 256

@@ -35,7 +35,7 @@ from latentwire.lm import DTYPES, load_model, load_tokenizer
 from latentwire.resuming.work import Work
 from latentwire.settings import Model
 from latentwire.table import load_table, save_table
-from latentwire.training.run_phase1 import TrainingFiles
+from latentwire.training.run_phase1 import CodecTrainingFiles
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def prepare_inputs(
     max_prompt_tokens: int,
     compress_dim: int,
     work: Work,
-) -> TrainingFiles:
+) -> CodecTrainingFiles:
     """Prepare prompts, the table and the compressor under ``output``.
 
     Args:
@@ -72,7 +72,7 @@ def prepare_inputs(
         Stopped: the work was told to stop.
     """
     folder = output / "inputs"
-    files = TrainingFiles(
+    files = CodecTrainingFiles(
         train=folder / "train.parquet",
         held_out=folder / "held_out.parquet",
         table=folder / "embeddings.safetensors",
@@ -130,7 +130,7 @@ def _source_rows(data: str, revision: str | None) -> dict[str, pd.DataFrame]:
 
 def report_f1(
     model: Model,
-    files: TrainingFiles,
+    files: CodecTrainingFiles,
     *,
     max_new_tokens: int,
     device: torch.device,

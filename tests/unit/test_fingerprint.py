@@ -299,10 +299,10 @@ for _written in ("final_validation.py", "report.py"):
 FAMILIES = tuple(dict.fromkeys(row.family for row in ARMS.values() if row.codec))
 for _family in FAMILIES:
     PROGRAMS[f"fit_codec {_family}"] = (*PROGRAMS["fit_codec.py"], f"latentwire.codecs.{_family}")
-for _family in ("adapted", *FAMILIES):
+for _family in ("adapted", "adapted_product", *FAMILIES):
     for _reader in ("evaluate.py", "measure_reconstruction.py"):
         PROGRAMS[f"{_reader} {_family}"] = (*PROGRAMS[_reader], f"latentwire.codecs.{_family}")
-TRAINING = ("train_phase1.py", "train_phase2.py")
+TRAINING = ("train_phase1.py", "train_phase2.py", "train_quantised.py", "train_bottleneck.py")
 EVALUATIONS = tuple(name for name in PROGRAMS if name.startswith("evaluate.py"))
 
 

@@ -93,13 +93,18 @@ def test_after_the_gates(decided: Decide, outcome: str, dims: list[str]):
 
 
 @pytest.mark.parametrize(("outcome", "dims"), [("pass", []), ("mixed", ["4"])])
-def test_distillation_follows_the_gate_where_it_is_named(decided: Decide, outcome: str, dims: list[str]):
+def test_what_else_is_trained_through_the_model_follows_the_gate_where_it_is_named(
+    decided: Decide, outcome: str, dims: list[str]
+):
     workspace, gate = decided(outcome)
-    named = ("--config", gate, f"evaluate={{arms: [{DEFAULT_ARMS}, distilled]}}")
-    assert {(job["k"], job["arm"]) for job in workspace.plan(*named).of("train_phase2")} == {
+    named = ("--config", gate, f"evaluate={{arms: [{DEFAULT_ARMS}, distilled, bottleneck]}}")
+    plan = workspace.plan(*named)
+    assert {(job["k"], job["arm"]) for job in plan.of("train_phase2")} == {
         (k, arm) for k in dims for arm in ("control", "phase2", "distilled")
     }
-    assert workspace.plan("phase2", *named).counts == Counter(train_phase2=3 * len(dims)) + Counter()
+    assert [job["k"] for job in plan.of("train_bottleneck")] == dims
+    expected = Counter(train_phase2=3 * len(dims), train_bottleneck=len(dims))
+    assert workspace.plan("phase2", *named).counts == expected + Counter()
 
 
 def test_a_file_of_distillation_needs_the_control_and_no_phase_2(fresh: Workspace):
@@ -113,6 +118,28 @@ def test_what_is_not_compressed_is_trained_once_if_it_is_named_whatever_the_gate
     assert plan.of("train_uncompressed") == [{"seed": "0", "arm": "identity_ppl"}]
     assert plan.counts["fit_identity"] == plan.counts["fit_table_codec"] == 1
     assert plan.counts["train_phase2"] == 0
+
+
+@pytest.mark.slow
+def test_more_ways_to_train_run_to_the_verdict(changed: Workspace):
+    """An adapter by the root of counts, adapters on a quantiser's rows, and the linear bottleneck."""
+    arms = ("phase1_root", "bottleneck", "pq8", "adapted_pq8", "adapted_pq8_root")
+    named = ("--config", f"evaluate={{arms: [{DEFAULT_ARMS}, {', '.join(arms)}]}}", "exploratory={arms: [pca]}")
+    plan = changed.plan(*named)
+    assert plan.of("train_phase1") == [{"k": "8", "seed": "0", "arm": "phase1_root"}]
+    assert sorted(job["arm"] for job in plan.of("train_quantised")) == ["adapted_pq8", "adapted_pq8_root"]
+    assert plan.of("train_bottleneck") == [{"k": "8", "seed": "0", "arm": "bottleneck"}]
+    changed.succeed(*named)
+    assert not changed.plan(*named)
+    first, second = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))["entries"]
+    rates = {arm: first["arms"][arm]["rate"]["bits_per_parameter"] for arm in (*arms, "pca", "phase1")}
+    assert rates["bottleneck"] == rates["pca"] and rates["phase1_root"] == rates["phase1"]
+    assert rates["adapted_pq8"] == rates["adapted_pq8_root"] > rates["pq8"]
+    fvu = {arm: first["reconstruction"][arm]["all"]["fvu"] for arm in (*arms, "pca")}
+    assert fvu["adapted_pq8"] < fvu["pq8"] and fvu["phase1_root"] < fvu["pca"] < fvu["bottleneck"]
+    kl = {arm: first["arms"][arm]["divergence"]["prompt"]["kl"]["estimate"] for arm in (*arms, "pca")}
+    assert len({*kl.values()}) == len(kl)
+    assert "bottleneck" not in second["arms"] and "adapted_pq8" in second["arms"]
 
 
 def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Path):

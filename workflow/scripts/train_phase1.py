@@ -16,6 +16,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_settings(parser, Phase1, *Phase1.model_fields)
     cli.add_settings(parser, AdapterSettings, *AdapterSettings.model_fields)
+    cli.add_weighting_argument(parser)
     cli.add_training_arguments(parser)
     return parser.parse_args()
 
@@ -24,16 +25,17 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
     """Train, and write the adapter and its record."""
     from latentwire.device import choose_device, described
     from latentwire.provenance import write_provenance
-    from latentwire.training.run_phase1 import TrainingFiles, run_phase1
+    from latentwire.training.run_phase1 import CodecTrainingFiles, run_phase1
 
     device = choose_device(arguments.device)
-    files = TrainingFiles.of(vars(arguments))
+    files = CodecTrainingFiles.of(vars(arguments))
     run_phase1(
         files,
         arguments.compress_dim,
         cli.section(arguments, Phase1),
         device,
         seed=arguments.seed,
+        weighting=arguments.weighting,
         hidden=arguments.hidden,
         work=work,
     )

@@ -47,7 +47,7 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
     from latentwire.device import choose_device, described
     from latentwire.lm import load_model, model_identity
     from latentwire.provenance import write_provenance
-    from latentwire.training.run_phase1 import TrainingFiles
+    from latentwire.training.run_phase1 import CodecTrainingFiles
     from latentwire.training.run_phase2 import run_phase2
 
     device = choose_device(arguments.device)
@@ -55,7 +55,7 @@ def train(arguments: argparse.Namespace, work: Work, processes: Processes) -> No
     if arguments.beta != 0:
         model = load_model(arguments.model, arguments.revision, arguments.dtype, device)
         identity = model_identity(arguments.model, arguments.revision, arguments.dtype, device)
-    files = TrainingFiles.of(vars(arguments))
+    files = CodecTrainingFiles.of(vars(arguments))
     run_phase2(
         files,
         arguments.adapter,

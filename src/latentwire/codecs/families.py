@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.adapted_product import AdaptedProductCodec
 from latentwire.codecs.base import Codec
 from latentwire.codecs.files import read_config
 from latentwire.codecs.fp8 import Float8Codec
@@ -29,6 +30,7 @@ FAMILIES: tuple[type[Codec], ...] = (
     RotatedCodec,
     ProductCodec,
     ResidualCodec,
+    AdaptedProductCodec,
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from latentwire.adapter import Adapter
+from latentwire.adapter import Rebuilder
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 
@@ -76,7 +76,7 @@ def weighted_error(predicted_UD: torch.Tensor, target_UD: torch.Tensor, weights_
 
 @torch.no_grad()
 def held_out_metrics(
-    adapter: Adapter, rows: TokenRows, ids_U: torch.Tensor, counts_U: torch.Tensor, *, block: int = BLOCK_ROWS
+    adapter: Rebuilder, rows: TokenRows, ids_U: torch.Tensor, counts_U: torch.Tensor, *, block: int = BLOCK_ROWS
 ) -> dict[str, float]:
     """Count-weighted reconstruction metrics over held-out token occurrences.
 

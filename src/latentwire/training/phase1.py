@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from latentwire.adapter import Adapter
+from latentwire.arms_table import Weighting
 from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.compression.counts import count_tokens
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase1
 from latentwire.training.loop import (
@@ -45,6 +47,22 @@ def vocabulary_share(step: int, per_epoch: int, vocab_size: int, seed: int) -> t
     return epoch_order(vocab_size, seed, epoch).tensor_split(per_epoch)[position]
 
 
+def type_weights(counts_V: torch.Tensor, weighting: Weighting, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an occurrence of each type weighs, and what the type weighs besides in an epoch: both float32 ``[V]``.
+
+    By ``root`` a type that occurs n times weighs √n + 1 in an epoch, with or without occurrences.
+
+    Args:
+        counts_V: occurrences in an epoch.
+        weighting: of the types.
+        smoothing: occurrences besides its own.
+    """
+    besides_V = torch.full((len(counts_V),), smoothing)
+    if weighting == "counts":
+        return torch.ones(len(counts_V)), besides_V
+    return counts_V.clamp_min(1).float().rsqrt(), besides_V + 1
+
+
 def train_phase1(
     train: Sequence[np.ndarray],
     held_out: Sequence[np.ndarray],
@@ -55,10 +73,12 @@ def train_phase1(
     *,
     seed: int,
     recon_weight: float = 1.0,
+    weighting: Weighting = "counts",
     device: torch.device,
     checkpoints: Checkpoints,
     diagnostics: Path,
     hidden: int | None = None,
+    residual: bool = False,
 ) -> tuple[Adapter, list[dict[str, Any]]]:
     """Train an adapter on reconstruction.
 
@@ -71,10 +91,12 @@ def train_phase1(
         settings: of the configuration.
         seed: of the data order.
         recon_weight: factor of the loss; it matters only through the gradient's clipping.
+        weighting: of the token types.
         device: where to train.
         checkpoints: this run's own.
         diagnostics: the JSONL log to write.
         hidden: the adapter's hidden width; None for D/2.
+        residual: the codes are rows already, see :class:`~latentwire.adapter.Adapter`.
 
     Returns:
         The adapter, and the diagnostics.
@@ -84,23 +106,27 @@ def train_phase1(
         Stopped: the run was told to stop; the state is kept.
     """
     torch.manual_seed(seed)
-    adapter = Adapter.from_compressor(compressor, hidden=hidden).to(device)
+    adapter = Adapter.from_compressor(compressor, hidden=hidden, residual=residual).to(device)
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
-    if settings.smoothing:
+    whole_vocabulary = settings.smoothing > 0 or weighting == "root"
+    if whole_vocabulary:
         all_ids = torch.arange(len(table_VD))
     else:
         all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)
     per_epoch = math.ceil(len(train) / settings.batch_size)
     steps = planned_steps(settings.epochs, len(train), settings.batch_size)
+    per_occurrence_V, besides_V = type_weights(count_tokens(train, len(table_VD)), weighting, settings.smoothing)
 
     def loss_at(step: int) -> Losses:
         chosen = batch_at(step, len(train), settings.batch_size, seed)
         ids_U, weights_U = unique_tokens([train[index] for index in chosen.tolist()])
-        if settings.smoothing:
+        if weighting == "root":
+            weights_U = weights_U * per_occurrence_V[ids_U]
+        if whole_vocabulary:
             share_U = vocabulary_share(step, per_epoch, len(table_VD), seed)
             ids_U = torch.cat([ids_U, share_U])
-            weights_U = torch.cat([weights_U, torch.full((len(share_U),), settings.smoothing)])
+            weights_U = torch.cat([weights_U, besides_V[share_U]])
         codes_UK, target_UD = rows.of(ids_U)
         with autocast(device):
             predicted_UD = adapter.standardised(codes_UK)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from latentwire.abilities import refusals
-from latentwire.adapter import Adapter
+from latentwire.adapter import Rebuilder
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
 from latentwire.files import hash_of, read_json, write_json
@@ -140,12 +140,14 @@ def _in_parts(device: torch.device, processes: Processes) -> bool:
     return device.type == "cuda" or processes.count > 1
 
 
-def _gradient_norm(loss: torch.Tensor, adapter: Adapter, *, keep_graph: bool) -> float:
+def _gradient_norm(loss: torch.Tensor, adapter: Rebuilder, *, keep_graph: bool) -> float:
     gradients = torch.autograd.grad(loss, list(adapter.parameters()), retain_graph=keep_graph)
     return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
 
 
-def _calibrate(adapter: Adapter, losses_at: Callable[[int], Sequence[torch.Tensor]], settings: Phase2) -> Calibration:
+def _calibrate(
+    adapter: Rebuilder, losses_at: Callable[[int], Sequence[torch.Tensor]], settings: Phase2
+) -> Calibration:
     """α = 1/E[reconstruction], β = 1/E[the prompt's term] over training batches, unless the settings fix them."""
     values, norms = [], []
     for step in range(settings.calibration_batches):
@@ -190,7 +192,7 @@ def _kept_calibration(folder: Path, calibrate: Callable[[], Calibration]) -> Cal
 
 
 def train_phase2(
-    adapter: Adapter,
+    adapter: Rebuilder,
     model: Any | None,
     train: Sequence[np.ndarray],
     train_labels: Sequence[np.ndarray],
@@ -205,18 +207,18 @@ def train_phase2(
     checkpoints: Checkpoints,
     diagnostics: Path,
     objective: Objective = "cross_entropy",
-    control: Adapter | None = None,
+    control: Rebuilder | None = None,
     processes: Processes | None = None,
 ) -> tuple[list[dict[str, Any]], Phase2Findings]:
     """Train ``adapter`` in place, from where Phase 1 left it.
 
     Args:
-        adapter: Phase 1's, on the model's device.
+        adapter: Phase 1's, or a bottleneck, on the model's device.
         model: the frozen language model; the control, whose ``beta`` is 0, takes none.
         train, train_labels: token ids and label masks of the training prompts.
         held_out, held_out_labels: the same of held-out prompts, for the log.
         table_VD: the model's embedding table.
-        codes_VK: its codes under ``compressor``.
+        codes_VK: what ``adapter`` reads: the table's codes under ``compressor``.
         compressor: gives the standardised space.
         settings: of the configuration; with ``beta`` 0 this is the control.
         seed: of the data order.
@@ -253,7 +255,7 @@ def train_phase2(
         for part in (shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size))
     ]
 
-    def rebuilt_by(adapter: Adapter) -> Callable[[PromptBatch], torch.Tensor]:
+    def rebuilt_by(adapter: Rebuilder) -> Callable[[PromptBatch], torch.Tensor]:
         def inputs(batch: PromptBatch) -> torch.Tensor:
             ids_U = torch.unique(batch.ids_BL[batch.mask_BL.bool()])
             return prompt_inputs(adapter(rows.of(ids_U)[0]), ids_U, batch.ids_BL)

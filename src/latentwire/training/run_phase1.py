@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from latentwire.adapter import Adapter
+from latentwire.arms_table import Weighting
 from latentwire.codecs.files import ADAPTER_FILE, CODES_FILE, describe, load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.data.prompts_table import read_prompts
@@ -36,7 +37,6 @@ class TrainingFiles:
         held_out: prepared prompts for the log's metrics.
         table: the embedding table.
         compressor: the fitted compressor.
-        codec: folder of the linear codec whose codes are read.
         output: folder for ``adapter.safetensors``, ``diagnostics.jsonl`` and ``summary.json``.
     """
 
@@ -44,7 +44,6 @@ class TrainingFiles:
     held_out: Path
     table: Path
     compressor: Path
-    codec: Path
     output: Path
 
     @classmethod
@@ -55,12 +54,28 @@ class TrainingFiles:
     @property
     def inputs(self) -> list[Path]:
         """The files that determine the result."""
-        return [self.train, self.held_out, self.table, self.compressor, self.codes]
+        return [self.train, self.held_out, self.table, self.compressor]
 
     @property
     def by_products(self) -> list[Path]:
         """What a training writes besides the adapter."""
         return [self.output / name for name in ("config.json", "diagnostics.jsonl", "summary.json")]
+
+
+@dataclass(frozen=True)
+class CodecTrainingFiles(TrainingFiles):
+    """Of a training that reads a codec.
+
+    Attributes:
+        codec: its folder.
+    """
+
+    codec: Path
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that determine the result."""
+        return [*super().inputs, self.codes]
 
     @property
     def codes(self) -> Path:
@@ -73,8 +88,8 @@ def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
     return list(read_prompts(path, [column])[column])
 
 
-def save_codec(files: TrainingFiles, adapter: Adapter, rows: int) -> None:
-    """Write the trained adapter as a codec that shares its codes with the linear one."""
+def save_codec(files: CodecTrainingFiles, adapter: Adapter, rows: int) -> None:
+    """Write a trained adapter as a codec that shares its codes with the linear one."""
     adapter.save(files.output / ADAPTER_FILE)
     describe(files.output, "adapter", (rows, adapter.d_model), decoder=ADAPTER_FILE, codes=files.codes)
 
@@ -90,13 +105,14 @@ def progress(steps: int, count: int, epochs: float, batch_size: int) -> Training
 
 
 def run_phase1(
-    files: TrainingFiles,
+    files: CodecTrainingFiles,
     compress_dim: int,
     settings: Phase1,
     device: torch.device,
     *,
     seed: int,
     recon_weight: float = 1.0,
+    weighting: Weighting = "counts",
     hidden: int | None = None,
     work: Work,
 ) -> None:
@@ -107,31 +123,62 @@ def run_phase1(
         compress_dim: K.
         settings: of the configuration.
         device: where to train.
-        seed, recon_weight: see :func:`~latentwire.training.phase1.train_phase1`.
+        seed, recon_weight, weighting: see :func:`~latentwire.training.phase1.train_phase1`.
         hidden: the adapter's hidden width; None for D/2.
         work: that this training is a part of; it continues where it was interrupted.
     """
     compressor = EmbeddingCompressor.load(files.compressor, compress_dim)
-    table_VD = load_table(files.table)
     own = {"seed": seed, "recon_weight": recon_weight, "compress_dim": compress_dim, "hidden": hidden}
-    chosen = settings.model_dump() | own
-    code = fingerprint(__name__, "latentwire.cli.set_threads")
+    table_VD, codes_VK = load_table(files.table), load_codes(files.codes)
+    adapter = train_on_codes(
+        files, table_VD, codes_VK, compressor, settings, device, own, weighting=weighting, work=work
+    )
+    save_codec(files, adapter, len(table_VD))
+
+
+def train_on_codes(
+    files: TrainingFiles,
+    table_VD: torch.Tensor,
+    codes_VK: torch.Tensor,
+    compressor: EmbeddingCompressor,
+    settings: Phase1,
+    device: torch.device,
+    own: Mapping[str, Any],
+    *,
+    weighting: Weighting = "counts",
+    residual: bool = False,
+    code: str | None = None,
+    work: Work,
+) -> Adapter:
+    """Phase 1's adapter on codes, and what is written of the training besides it: diagnostics and a summary.
+
+    Args:
+        files: inputs and outputs.
+        table_VD, codes_VK, compressor, settings, device, weighting, residual: see
+            :func:`~latentwire.training.phase1.train_phase1`.
+        own: this training's ``seed``, ``recon_weight`` and ``hidden``, and what else its summary names.
+        code: fingerprint of the training's code; None for Phase 1's.
+        work: that this training is a part of.
+    """
+    chosen = settings.model_dump() | dict(own) | ({} if weighting == "counts" else {"weighting": weighting})
+    code = code or fingerprint(__name__, "latentwire.cli.set_threads")
     checkpoints = work.checkpoints([chosen], files.inputs, code=code, device=described(device))
-    diagnostics = files.output / "diagnostics.jsonl"
     train = sequences(files.train)
     adapter, history = train_phase1(
         train,
         sequences(files.held_out),
         table_VD,
-        load_codes(files.codes),
+        codes_VK,
         compressor,
         settings,
-        seed=seed,
-        recon_weight=recon_weight,
+        seed=own["seed"],
+        recon_weight=own["recon_weight"],
+        weighting=weighting,
         device=device,
         checkpoints=checkpoints,
-        diagnostics=diagnostics,
-        hidden=hidden,
+        diagnostics=files.output / "diagnostics.jsonl",
+        hidden=own["hidden"],
+        residual=residual,
     )
     summary: Phase1Summary = {
         "settings": chosen,
@@ -143,4 +190,4 @@ def run_phase1(
         "end": history[-1],
     }
     write_json(files.output / "summary.json", summary)
-    save_codec(files, adapter, len(table_VD))
+    return adapter

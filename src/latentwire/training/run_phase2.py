@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentwire.adapter import Adapter
+from latentwire.adapter import Adapter, Rebuilder
 from latentwire.codecs.files import load_codes
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.device import described
@@ -20,14 +20,14 @@ from latentwire.resuming.work import Work
 from latentwire.settings import Phase2
 from latentwire.table import load_table
 from latentwire.training.phase2 import Objective, train_phase2
-from latentwire.training.run_phase1 import TrainingFiles, progress, save_codec, sequences
+from latentwire.training.run_phase1 import CodecTrainingFiles, TrainingFiles, progress, save_codec, sequences
 
 if TYPE_CHECKING:
     from latentwire.results import Phase2Summary
 
 
 def run_phase2(
-    files: TrainingFiles,
+    files: CodecTrainingFiles,
     phase1_adapter: Path | None,
     model: Any | None,
     compress_dim: int | None,
@@ -66,13 +66,61 @@ def run_phase2(
     else:
         adapter = Adapter.load(phase1_adapter).to(device)
     own = {"seed": seed, "compress_dim": compressor.output_dim, "objective": objective, "hidden": adapter.hidden}
+    table_VD = load_table(files.table)
+    train_through_model(
+        files,
+        adapter,
+        model,
+        table_VD,
+        load_codes(files.codes),
+        compressor,
+        settings,
+        own,
+        device=device,
+        determining=[None if phase1_adapter is None else digest(phase1_adapter), *model_identity],
+        code=fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads"),
+        control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
+        processes=processes,
+        work=work,
+    )
+    save_codec(files, adapter, len(table_VD))
+
+
+def train_through_model(
+    files: TrainingFiles,
+    adapter: Rebuilder,
+    model: Any | None,
+    table_VD: torch.Tensor,
+    codes_VK: torch.Tensor,
+    compressor: EmbeddingCompressor,
+    settings: Phase2,
+    own: Mapping[str, Any],
+    *,
+    device: torch.device,
+    determining: Sequence[Any],
+    code: str,
+    control: Rebuilder | None = None,
+    processes: Processes | None = None,
+    work: Work,
+) -> None:
+    """Phase 2's steps, and what is written of them besides what was trained: diagnostics and a summary.
+
+    Args:
+        files: inputs and outputs.
+        adapter, model, table_VD, codes_VK, compressor, settings, control, processes: see
+            :func:`~latentwire.training.phase2.train_phase2`.
+        own: this training's ``seed`` and ``objective``, and what else its summary names.
+        device: where to train.
+        determining: what the result depends on besides these and the files.
+        code: fingerprint of the training's code.
+        work: that this training is a part of; it continues where it was interrupted.
+    """
     processes = processes or Processes()
-    chosen = settings.model_dump() | own
-    warm = None if phase1_adapter is None else digest(phase1_adapter)
-    determining = [chosen, warm, *model_identity, processes.count]
-    code = fingerprint(__name__, "latentwire.lm", "latentwire.cli.set_threads")
-    checkpoints = work.checkpoints(determining, files.inputs, code=code, device=described(device))
-    train, table_VD = sequences(files.train), load_table(files.table)
+    chosen = settings.model_dump() | dict(own)
+    checkpoints = work.checkpoints(
+        [chosen, *determining, processes.count], files.inputs, code=code, device=described(device)
+    )
+    train = sequences(files.train)
     history, found = train_phase2(
         adapter,
         model,
@@ -81,14 +129,14 @@ def run_phase2(
         sequences(files.held_out),
         sequences(files.held_out, "label_mask"),
         table_VD,
-        load_codes(files.codes),
+        codes_VK,
         compressor,
         settings,
-        seed=seed,
+        seed=own["seed"],
         checkpoints=checkpoints,
         diagnostics=files.output / "diagnostics.jsonl",
-        objective=objective,
-        control=None if control_adapter is None else Adapter.load(control_adapter).to(device),
+        objective=own["objective"],
+        control=control,
         processes=processes,
     )
     summary: Phase2Summary = {
@@ -100,4 +148,3 @@ def run_phase2(
         **found,
     }
     write_json(files.output / "summary.json", summary)
-    save_codec(files, adapter, len(table_VD))

@@ -19,6 +19,7 @@ from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms.loading import arm_inputs
 from latentwire.arms_table import ARMS, COMPRESSORS, NOISE_CODECS, Variant, arm_row, ordered_arms
 from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.adapted_product import AdaptedProductCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.files import CODES_FILE, decline
 from latentwire.codecs.fp8 import Float8Codec
@@ -62,6 +63,10 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
     row = arm_row(arm)
     if row.codec is None:
         return None
+    if row.stage == "quantised":
+        torch.manual_seed(3)
+        own = Adapter(D, D, residual=True)
+        return AdaptedProductCodec.of(ProductCodec.fit(table_VD, counts_V + 1, 8), own)
     match row.family:
         case "scalar":
             return ScalarCodec.fit(table_VD, counts_V, k)
@@ -85,7 +90,7 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
     if row.family == "rounded":
         return RoundedLinearCodec.of(compressor, table_VD, counts_V, 4)
     linear = LinearCodec.of(compressor, table_VD)
-    if row.stage is None:
+    if row.stage is None or row.own_codes:
         return linear
     torch.manual_seed(2)
     adapter = Adapter.from_compressor(compressor)

@@ -18,6 +18,7 @@ from sklearn.cluster import KMeans
 from latentwire.adapter import Adapter
 from latentwire.arms_table import ARMS, COMPRESSORS
 from latentwire.codecs.adapted import AdapterCodec
+from latentwire.codecs.adapted_product import AdaptedProductCodec
 from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.families import FAMILIES, load_codec
 from latentwire.codecs.files import CODES_FILE, codec_files, decline
@@ -67,6 +68,14 @@ def adapted(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> AdapterCo
     return AdapterCodec.of(LinearCodec.of(compressor, table_VD).codes, adapter, len(table_VD))
 
 
+def adapted_product(table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -> AdaptedProductCodec:
+    adapter = Adapter.from_compressor(EmbeddingCompressor(D, D, "identity").fit(table_VD, counts_V), residual=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(k)
+        torch.nn.init.normal_(adapter.mlp[-1].weight, std=0.1)
+    return AdaptedProductCodec.of(ProductCodec.fit(table_VD, counts_V + 1, 4), adapter)
+
+
 Fit = Callable[[torch.Tensor, torch.Tensor, int], Codec]
 # One way to make each family, at a code dimension between 2 and D.
 FITS: dict[str, Fit] = {
@@ -79,6 +88,7 @@ FITS: dict[str, Fit] = {
     "nf4": lambda table_VD, counts_V, k: NormalFloatCodec.fit(table_VD, (4, 8, 16)[k % 3]),
     "rotated": lambda table_VD, counts_V, k: RotatedCodec.fit(table_VD, (1, 2, 4)[k % 3], seed=k),
     "product": lambda table_VD, counts_V, k: ProductCodec.fit(table_VD, counts_V + 1, (2, 4, 8)[k % 3], seed=k),
+    "adapted_product": adapted_product,
     "residual": lambda table_VD, counts_V, k: ResidualCodec.fit(table_VD, counts_V + 1, 1 + k % 3, 4, seed=k),
 }
 
@@ -178,6 +188,16 @@ def test_the_headlines_rate():
         codec = AdapterCodec(codes, dict(adapter.named_parameters()), (128_256, 4096))
     assert codec.bits_per_parameter == pytest.approx(2.61, abs=0.005)
     assert codec.stored_bytes == pytest.approx(171e6, rel=0.005)
+
+
+def test_an_untrained_adapter_on_rebuilt_rows_leaves_them_as_they_are():
+    table_VD, counts_V = table(2), counts(2)
+    inner = ProductCodec.fit(table_VD, counts_V + 1, 4)
+    adapter = Adapter.from_compressor(EmbeddingCompressor(D, D, "identity").fit(table_VD, counts_V), residual=True)
+    codec = AdaptedProductCodec.of(inner, adapter)
+    assert torch.equal(codec.decode(torch.arange(V)), inner.decode(torch.arange(V)))
+    assert adapter.parameter_count == sum(p.numel() for p in adapter.mlp.parameters()) == 4 * 8 * 8 + 2 * 8 * 8 + 40
+    assert codec.stored_bytes == inner.stored_bytes + 4 * (adapter.parameter_count + 2 * D + 1)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

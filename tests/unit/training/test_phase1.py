@@ -22,6 +22,7 @@ from latentwire.training.phase1 import (
     held_out_metrics,
     held_out_types,
     train_phase1,
+    type_weights,
     unique_tokens,
     vocabulary_share,
     weighted_error,
@@ -60,6 +61,7 @@ def train(
     *,
     seed=0,
     recon_weight=1.0,
+    weighting="counts",
     **changes,
 ):
     return train_phase1(
@@ -71,6 +73,7 @@ def train(
         Phase1(**{"epochs": 3, "batch_size": 16, "lr": 3e-3} | changes),
         seed=seed,
         recon_weight=recon_weight,
+        weighting=weighting,
         device=CPU,
         checkpoints=Checkpoints(folder / "state"),
         diagnostics=folder / "diagnostics.jsonl",
@@ -125,6 +128,38 @@ def test_smoothing_rebuilds_tokens_that_no_prompt_holds_better(tmp_path):
         with torch.no_grad():
             errors[smoothing] = float((adapter.standardised(codes) - targets).square().mean())
     assert errors[10.0] < 0.9 * errors[0.0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 2.0])
+def test_by_root_a_type_weighs_the_square_root_of_its_count_plus_one_in_an_epoch(tmp_path, monkeypatch, smoothing):
+    """The weights of all steps of an epoch, summed by type, against the definition."""
+    total_V = torch.zeros(V)
+
+    def observed(predicted_UD, target_UD, weights_U):
+        # The rows of a step are recognised by their targets, as those of other types differ.
+        types_U = torch.cdist(target_UD, COMPRESSOR.standardise(TABLE)).argmin(dim=1)
+        total_V.index_add_(0, types_U, weights_U.float())
+        return weighted_error(predicted_UD, target_UD, weights_U)
+
+    monkeypatch.setattr(phase1, "weighted_error", observed)
+    train(tmp_path, epochs=1, batch_size=16, weighting="root", smoothing=smoothing)
+    counts_V = count_tokens(TRAIN, V)
+    assert (counts_V == 0).any()
+    torch.testing.assert_close(total_V, counts_V.float().sqrt() + 1 + smoothing, rtol=1e-4, atol=1e-4)
+
+
+def test_by_counts_an_occurrence_weighs_one_and_by_root_tokens_without_any_are_rebuilt_better(tmp_path):
+    counts_V = count_tokens(TRAIN, V)
+    per_occurrence_V, besides_V = type_weights(counts_V, "counts", 0.5)
+    assert (per_occurrence_V == 1).all() and (besides_V == 0.5).all()
+    unused = (counts_V == 0).nonzero().flatten()
+    errors = {}
+    for weighting in ("counts", "root"):
+        adapter, _ = train(tmp_path / weighting, epochs=100, weighting=weighting)
+        codes, targets = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, unused, CPU).of(unused)
+        with torch.no_grad():
+            errors[weighting] = float((adapter.standardised(codes) - targets).square().mean())
+    assert errors["root"] < 0.97 * errors["counts"]
 
 
 def test_smoothing_adds_that_many_occurrences_of_every_token_to_an_epoch(tmp_path, monkeypatch):

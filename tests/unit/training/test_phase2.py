@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latentwire.adapter import Adapter
+from latentwire.adapter import Adapter, LinearBottleneck
+from latentwire.codecs.families import load_codec
+from latentwire.codecs.linear import LinearCodec
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
@@ -28,6 +30,7 @@ from latentwire.training.phase2 import (
     repeated_mask,
     train_phase2,
 )
+from latentwire.training.run_bottleneck import save_bottleneck
 
 K = 8
 CPU = torch.device("cpu")
@@ -383,6 +386,47 @@ def test_from_the_identity_it_starts_at_the_text_and_cross_entropy_alone_goes_be
     assert loss["start"] == loss["text"] and loss["end"]["all"] < loss["text"]["all"]
     assert (calibration["reconstruction"], calibration["alpha"]) == (0, 0) and calibration["beta"] > 0
     assert history[0]["recon_fvu"] == 0 < history[-1]["recon_fvu"]
+
+
+# The linear bottleneck
+
+
+def test_a_bottleneck_starts_as_pca_trains_both_maps_and_is_stored_as_a_linear_codec(
+    model, table_VD, compressor, sequences, label_masks, tmp_path
+):
+    bottleneck = LinearBottleneck(compressor)
+    rows_VD, everything = compressor.standardise(table_VD), torch.arange(len(table_VD))
+    with torch.no_grad():
+        torch.testing.assert_close(bottleneck(rows_VD), compressor.decompress(compressor.compress(table_VD)))
+    _, summary = train_phase2(
+        bottleneck,
+        model,
+        sequences[:40],
+        label_masks[:40],
+        sequences[40:],
+        label_masks[40:],
+        table_VD,
+        rows_VD,
+        compressor,
+        SETTINGS.model_copy(update={"epochs": 4}),
+        seed=0,
+        checkpoints=Checkpoints(tmp_path / "state"),
+        diagnostics=tmp_path / "diagnostics.jsonl",
+    )
+    assert summary["prompt_loss"]["end"]["all"] < summary["prompt_loss"]["start"]["all"]
+    assert summary["calibration"]["beta"] > 0
+    assert not torch.equal(bottleneck.encoder.weight, compressor.components_KD)
+    assert not torch.equal(bottleneck.decoder.weight, compressor.components_KD.T)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        save_bottleneck(tmp_path / str(dtype), bottleneck, rows_VD, dtype)
+        codec = load_codec(tmp_path / str(dtype))
+        assert isinstance(codec, LinearCodec) and codec.codes_VK.dtype == dtype
+        assert codec.codes_VK.shape == (len(table_VD), K)
+        with torch.no_grad():
+            rebuilt_VD = bottleneck(rows_VD)
+        torch.testing.assert_close(
+            codec.decode(everything), rebuilt_VD, rtol=0, atol=tolerance * float(rebuilt_VD.abs().max())
+        )
 
 
 # A step
