@@ -109,11 +109,18 @@ class Adapter(Rebuilder):
         rebuilt: torch.Tensor = self.linear(z) + self.mlp(z / self.code_std_K)
         return rebuilt
 
-    def save(self, path: str | Path) -> None:
-        """Write as safetensors, atomically."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+    def stored(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """What is stored: the trained parameters rounded to a dtype, and the constants as they are."""
+        trained = {name for name, _ in self.named_parameters()}
+        return {
+            name: tensor.detach().cpu().to(dtype if name in trained else tensor.dtype).contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write :meth:`stored` as safetensors, atomically."""
         with atomic_path(path) as temporary:
-            save_file(state, temporary)
+            save_file(self.stored(dtype), temporary)
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:

@@ -27,8 +27,7 @@ class AdapterCodec(Codec):
     @classmethod
     def of(cls, codes: Mapping[str, torch.Tensor], adapter: Adapter, rows: int) -> AdapterCodec:
         """An adapter on codes of a table with so many rows."""
-        state = {name: tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
-        return cls(codes, state, (rows, adapter.d_model))
+        return cls(codes, adapter.stored(torch.float32), (rows, adapter.d_model))
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -27,9 +27,9 @@ class AdaptedProductCodec(Codec):
     decoder_file: ClassVar[str] = ADAPTER_FILE
 
     @classmethod
-    def of(cls, inner: ProductCodec, adapter: Adapter) -> AdaptedProductCodec:
-        """An adapter on a codec's rows."""
-        state = {f"adapter.{name}": tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
+    def of(cls, inner: ProductCodec, adapter: Adapter, dtype: torch.dtype = torch.float32) -> AdaptedProductCodec:
+        """An adapter, stored in a dtype, on a codec's rows."""
+        state = {f"adapter.{name}": tensor for name, tensor in adapter.stored(dtype).items()}
         return cls(inner.codes, inner.decoder | state, inner.shape)
 
     @cached_property

@@ -88,10 +88,10 @@ def sequences(path: Path, column: str = "input_ids") -> list[np.ndarray]:
     return list(read_prompts(path, [column])[column])
 
 
-def save_codec(files: CodecTrainingFiles, adapter: Adapter, rows: int) -> None:
-    """Write a trained adapter as a codec that shares its codes with the linear one."""
-    adapter.save(files.output / ADAPTER_FILE)
-    describe(files.output, "adapter", (rows, adapter.d_model), decoder=ADAPTER_FILE, codes=files.codes)
+def save_codec(files: CodecTrainingFiles, adapter: Adapter, table_VD: torch.Tensor) -> None:
+    """Write a trained adapter, in the table's dtype, as a codec that shares its codes with the linear one."""
+    adapter.save(files.output / ADAPTER_FILE, table_VD.dtype)
+    describe(files.output, "adapter", (len(table_VD), adapter.d_model), decoder=ADAPTER_FILE, codes=files.codes)
 
 
 def progress(steps: int, count: int, epochs: float, batch_size: int) -> TrainingLength:
@@ -133,7 +133,7 @@ def run_phase1(
     adapter = train_on_codes(
         files, table_VD, codes_VK, compressor, settings, device, own, weighting=weighting, work=work
     )
-    save_codec(files, adapter, len(table_VD))
+    save_codec(files, adapter, table_VD)
 
 
 def train_on_codes(

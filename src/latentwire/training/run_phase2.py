@@ -83,7 +83,7 @@ def run_phase2(
         processes=processes,
         work=work,
     )
-    save_codec(files, adapter, len(table_VD))
+    save_codec(files, adapter, table_VD)
 
 
 def train_through_model(

@@ -54,4 +54,4 @@ def run_quantised(
         code=fingerprint(__name__, "latentwire.cli.set_threads"),
         work=work,
     )
-    AdaptedProductCodec.of(inner, adapter).save_pretrained(files.output, codes=files.codes)
+    AdaptedProductCodec.of(inner, adapter, table_VD.dtype).save_pretrained(files.output, codes=files.codes)
