@@ -150,12 +150,16 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         return parse_jsonl(Path(path).read_text(encoding="utf-8"))
 
 
-def tensor_bytes(path: str | Path) -> int:
-    """The bytes of the tensors in a safetensors file, from its header."""
+def bytes_by_dtype(path: str | Path) -> dict[str, int]:
+    """The bytes of the tensors in a safetensors file by their dtype (``bf16``, ``f32``, ``u8``), from its header."""
     with Path(path).open("rb") as handle:
         header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(end - start for start, end in spans)
+    found: dict[str, int] = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            found[entry["dtype"].lower()] = found.get(entry["dtype"].lower(), 0) + end - start
+    return found
 
 
 def sha256_of(path: str | Path) -> str:

@@ -190,10 +190,11 @@ class Reconstruction(TypedDict):
 
 
 class Rate(TypedDict):
-    """What a codec stores of the embedding table, everything counted."""
+    """What a codec stores of the embedding table, everything counted, as it lies on disk."""
 
     bits_per_parameter: float
     megabytes: float
+    megabytes_by_dtype: dict[str, float]
 
 
 class Divergence(TypedDict):

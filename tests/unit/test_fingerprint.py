@@ -674,13 +674,15 @@ def test_modules_named_by_strings():
             "training.diagnostics",
         )
     }
-    entries = {(f"{name}.py", "latentwire.cli.set_threads") for name in ("run_phase1", "run_phase2", "tuning")}
+    runs = ("run_phase1", "run_phase2", "run_quantised", "run_bottleneck", "tuning")
+    entries = {(f"{name}.py", "latentwire.cli.set_threads") for name in runs}
     # What names an answer in the store.
     measuring = [f"divergence.{name}" for name in ("forced_prompts", "DivergenceReader", "question_records")]
     entries |= {("store.py", f"latentwire.evaluation.{name}") for name in ("generate", *measuring)}
     entries |= {("store.py", f"latentwire.lm.{name}") for name in ("load_model", "load_tokenizer")}
     # The report's template, which its rule names, is found beside its module.
-    assert named == public | entries | {("run_phase2.py", "latentwire.lm"), ("page.py", "latentwire.report")}
+    models = {(f"{name}.py", "latentwire.lm") for name in ("run_phase2", "run_bottleneck")}
+    assert named == public | entries | models | {("page.py", "latentwire.report")}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -9,6 +9,7 @@ from workspace import RESULTS
 
 from latentwire.arms_table import arm_row
 from latentwire.decisions.frontier import Point, _is_pareto
+from latentwire.report.verdict_text import OTHER_HEADS
 
 FILES = ("frontier.json", "frontier.svg", "frontier-error.svg", "frontier.html")
 
@@ -112,6 +113,8 @@ def test_another_domains_text_is_measured_in_the_final_evaluation_alone(changed,
         assert own["ratio"]["estimate"] == pytest.approx(own["kl"]["estimate"] / point["kl"]["estimate"])
         assert own["kl"]["lower"] < own["kl"]["estimate"] < own["kl"]["upper"]
     assert "| KL, other domain (nats) | over that at the prompt | same top token, other domain % |" in printed
+    page = (changed / f"{RESULTS}/verdict/verdict.md").read_text(encoding="utf-8")
+    assert f"{OTHER_HEADS}\n" in page and " | – | – | – |\n" not in page
     # Another text is measured once more, and an unusable one ends before anything runs.
     (changed / "code.jsonl").write_text(json.dumps(text[0]))
     assert changed.plan(*setting).of("evaluate") == [{"evaluation": "final", "shard": "0"}]

@@ -135,8 +135,10 @@ def test_more_ways_to_train_run_to_the_verdict(changed: Workspace):
     rates = {arm: first["arms"][arm]["rate"]["bits_per_parameter"] for arm in (*arms, "pca", "phase1")}
     assert rates["bottleneck"] == rates["pca"] and rates["phase1_root"] == rates["phase1"]
     assert rates["adapted_pq8"] == rates["adapted_pq8_root"] > rates["pq8"]
+    by_dtype = first["arms"]["phase1"]["rate"]["megabytes_by_dtype"]
+    assert list(by_dtype) == ["bf16", "f32"] and by_dtype["f32"] * 1e6 == 4 * (32 + 8 + 1), "constants alone"
     fvu = {arm: first["reconstruction"][arm]["all"]["fvu"] for arm in (*arms, "pca")}
-    assert fvu["adapted_pq8"] < fvu["pq8"] and fvu["pca"] < fvu["bottleneck"]
+    assert fvu["adapted_pq8"] < fvu["pq8"] and fvu["bottleneck"] == pytest.approx(fvu["pca"], rel=0.01)
     kl = {arm: first["arms"][arm]["divergence"]["prompt"]["kl"]["estimate"] for arm in (*arms, "pca")}
     assert len({*kl.values()}) == len(kl)
     assert "bottleneck" not in second["arms"] and "adapted_pq8" in second["arms"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from latentwire.data.prompts_table import read_prompts
 from latentwire.decisions.gate import question_means
 from latentwire.decisions.requirements import phase2_wanted
 from latentwire.evaluation.scores import read_scores, require_arms
-from latentwire.files import tensor_bytes
+from latentwire.files import bytes_by_dtype
 from latentwire.integrity import reading
 from latentwire.layout import Layout
 from latentwire.results import Evidence, Rate, TrainingSummary, required_keys
@@ -124,13 +125,16 @@ def _kl_by_seed(table: pd.DataFrame) -> dict[str, list[float]]:
 def _rate(folder: Path) -> Rate:
     """What a codec stores; codes that it shares count whole."""
     config = read_json(folder / "config.json")
-    stored = sum(_stored_bytes(Path(os.path.normpath(folder / config[part]))) for part in ("codes", "decoder"))
-    return {"bits_per_parameter": 8 * stored / (config["rows"] * config["width"]), "megabytes": stored / 1e6}
-
-
-def _stored_bytes(path: Path) -> int:
-    with reading(path):
-        return tensor_bytes(path)
+    parts: Counter[str] = Counter()
+    for part in ("codes", "decoder"):
+        with reading(path := Path(os.path.normpath(folder / config[part]))):
+            parts.update(bytes_by_dtype(path))
+    stored = parts.total()
+    return {
+        "bits_per_parameter": 8 * stored / (config["rows"] * config["width"]),
+        "megabytes": stored / 1e6,
+        "megabytes_by_dtype": {dtype: own / 1e6 for dtype, own in parts.most_common()},
+    }
 
 
 def _arm_scores(tables: list[pd.DataFrame]) -> ArmScores:

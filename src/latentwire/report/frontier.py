@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from latentwire.decisions.frontier import Frontier, Point
 from latentwire.report.figures import svg
-from latentwire.report.verdict_text import percent, value
+from latentwire.report.verdict_text import OTHER_HEADS, other_cells, percent, value
 from latentwire.results import IntervalRecord
 
 
@@ -124,9 +124,6 @@ def error_figure(found: Frontier) -> str:
     return svg(draw, 13, 6.5, panels=2)
 
 
-OTHER_HEADS = " KL, other domain (nats) | over that at the prompt | same top token, other domain % |"
-
-
 def _other_text(found: Frontier) -> str:
     """What the other domain's columns are measured on, as a sentence."""
     if (own := found.get("other_domain")) is None:
@@ -141,7 +138,7 @@ def _elsewhere(point: Point) -> str:
     """A codec's cells on the other domain's text."""
     if (own := point.get("other_domain")) is None:
         return " – | – | – |"
-    return f" {value(own['kl'])} | {value(own['ratio'])} | {percent(own['same_top'])} |"
+    return other_cells(own["kl"], own["ratio"], own["same_top"])
 
 
 def frontier_lines(found: Frontier) -> list[str]:

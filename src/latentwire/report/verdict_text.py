@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
-from latentwire.results import ArmVerdict, DimensionVerdict, HarmOfError, IntervalRecord, SubsetF1, Verdict
+from latentwire.results import (
+    OTHER_DOMAIN,
+    ArmVerdict,
+    DimensionVerdict,
+    Divergence,
+    HarmOfError,
+    IntervalRecord,
+    SubsetF1,
+    Verdict,
+)
 
 
 def percent(interval: IntervalRecord) -> str:
@@ -64,9 +73,23 @@ def origin(verdict: Verdict) -> str:
 
 
 def rate(arm: ArmVerdict) -> str:
-    """What an arm stores of the embedding table; a dash for one that is no codec."""
+    """What an arm stores of the embedding table, and in which dtypes; a dash for one that is no codec."""
     found = arm["rate"]
-    return "–" if found is None else f"{found['bits_per_parameter']:.2f} ({found['megabytes']:.3g} MB)"
+    if found is None:
+        return "–"
+    counted = [
+        f"{own:.3g} {dtype}" for dtype, own in found["megabytes_by_dtype"].items() if own > 0.01 * found["megabytes"]
+    ]
+    return f"{found['bits_per_parameter']:.2f} ({found['megabytes']:.3g} MB: {', '.join(counted)})"
+
+
+# Of another domain's text, beside the KL at the prompts' positions.
+OTHER_HEADS = " KL, other domain (nats) | over that at the prompt | same top token, other domain % |"
+
+
+def other_cells(kl: IntervalRecord, ratio: IntervalRecord, same_top: IntervalRecord) -> str:
+    """A row's cells under :data:`OTHER_HEADS`."""
+    return f" {value(kl)} | {value(ratio)} | {percent(same_top)} |"
 
 
 def divergence_table(entry: DimensionVerdict) -> list[str]:
@@ -76,14 +99,15 @@ def divergence_table(entry: DimensionVerdict) -> list[str]:
     if not measured:
         return []
     first = next(iter(measured.values()))["prompt"]["kl"]
+    elsewhere = any(OTHER_DOMAIN in found for found in measured.values())
     lines = [
         f"The model's predictions on {first['questions']} questions with their reference answers, against those from "
         "the uncompressed prompt:",
         "",
         "| arm | bits per table parameter | KL, prompt (nats) | same top token, prompt % | KL, answer (nats) "
         "| answer's log-likelihood (nats per token) | KL where training saw the token that is read "
-        "0 / 1–9 / 10–99 / 100–999 / ≥ 1,000 times |",
-        "|---|---|---|---|---|---|---|",
+        f"0 / 1–9 / 10–99 / 100–999 / ≥ 1,000 times |{OTHER_HEADS if elsewhere else ''}",
+        f"|---|---|---|---|---|---|---|{'---|---|---|' if elsewhere else ''}",
     ]
     for arm, found in measured.items():
         prompt, answer = found["prompt"], found["answer"]
@@ -92,8 +116,16 @@ def divergence_table(entry: DimensionVerdict) -> list[str]:
         lines.append(
             f"| `{arm}` | {rate(entry['arms'][arm])} | {value(prompt['kl'])} | {percent(prompt['same_top'])} | "
             f"{value(answer['kl'])} | {value(answer['log_likelihood_change'], '+')} | {counts} |"
+            + (_elsewhere(found.get(OTHER_DOMAIN)) if elsewhere else "")
         )
     return lines
+
+
+def _elsewhere(found: Divergence | None) -> str:
+    """An arm's cells on the other domain's text."""
+    if found is None:
+        return " – | – | – |"
+    return other_cells(found["kl"], found["kl_over_prompt"], found["same_top"])
 
 
 def predictive_lines(entry: DimensionVerdict) -> list[str]:

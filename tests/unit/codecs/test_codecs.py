@@ -36,7 +36,7 @@ from latentwire.codecs.rounded import FRACTIONS, RoundedLinearCodec
 from latentwire.codecs.scalar import ScalarCodec, gaussian_levels, quantisation_bits
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.errors import InputError
-from latentwire.files import tensor_bytes
+from latentwire.files import bytes_by_dtype
 
 V, D = 300, 16
 
@@ -117,7 +117,7 @@ def test_what_is_saved_is_all_there_is(tmp_path_factory, family: str, seed: int,
     assert torch.equal(loaded.decode(ids), rows)
     assert torch.equal(loaded.decode(torch.arange(V)), codec.decode(torch.arange(V)))
     config = json.loads((folder / "config.json").read_text())
-    stored = sum(tensor_bytes(folder / config[part]) for part in ("codes", "decoder"))
+    stored = sum(sum(bytes_by_dtype(folder / config[part]).values()) for part in ("codes", "decoder"))
     assert stored == codec.stored_bytes == loaded.stored_bytes
     assert codec.bits_per_parameter == 8 * stored / (V * D)
     # Beside the tensors, a file has only its header.

@@ -20,7 +20,10 @@ def scores(f1_N):
 
 
 def results(arms, bits, k=16):
-    rates = {arm: {"bits_per_parameter": value, "megabytes": 1.0} for arm, value in bits.items()}
+    rates = {
+        arm: {"bits_per_parameter": value, "megabytes": 1.0, "megabytes_by_dtype": {"bf16": 1.0}}
+        for arm, value in bits.items()
+    }
     own = {arm: scores(f1_N) for arm, f1_N in arms.items()}
     return DimensionResults(
         k=k, gate={}, run_phase2=False, arms=own, reconstruction={}, summaries={}, histories={}, seeds=[0],

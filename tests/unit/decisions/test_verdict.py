@@ -132,7 +132,9 @@ def results(
         },
         kl_by_seed={},
         rates={
-            name: {"bits_per_parameter": 2.0, "megabytes": 1.0} for name in shares if arm_row(name).kind == "codec"
+            name: {"bits_per_parameter": 2.0, "megabytes": 1.0, "megabytes_by_dtype": {"bf16": 1.0}}
+            for name in shares
+            if arm_row(name).kind == "codec"
         },
         summaries={name: [copy.deepcopy(summary)] for name in trained},
         histories={name: [history] for name in trained},
@@ -522,7 +524,7 @@ def test_the_page_shows_every_arm_criterion_and_command():
 def test_what_an_arm_stores_and_how_far_it_moves_predictions_stand_beside_its_f1():
     entry = verdict_on(results())
     own = entry["arms"]["pca"]
-    assert own["rate"] == {"bits_per_parameter": 2.0, "megabytes": 1.0}
+    assert own["rate"] == {"bits_per_parameter": 2.0, "megabytes": 1.0, "megabytes_by_dtype": {"bf16": 1.0}}
     found = own["divergence"]
     assert found["prompt"]["kl"]["estimate"] == pytest.approx(2.0, rel=0.03)
     assert found["prompt"]["kl"]["lower"] < found["prompt"]["kl"]["estimate"] < found["prompt"]["kl"]["upper"]
@@ -531,7 +533,7 @@ def test_what_an_arm_stores_and_how_far_it_moves_predictions_stand_beside_its_f1
     assert found["prompt"]["positions"] == 5 * QUESTIONS
     assert entry["arms"]["text"]["rate"] is None and entry["arms"]["text"]["divergence"] is None
     text = page(entry)
-    assert "| `pca` | 2.00 (1 MB) | " in text and f"predictions on {QUESTIONS} questions" in text
+    assert "| `pca` | 2.00 (1 MB: 1 bf16) | " in text and f"predictions on {QUESTIONS} questions" in text
 
 
 def frontier(**changes):
@@ -616,6 +618,6 @@ def test_a_failure_names_the_codec_that_passes_at_no_more_bits(shares, said):
 
 def test_more_bits_than_the_chosen_arms_are_no_answer_to_a_failure_and_a_success_needs_none():
     dearer = results(pca=0.8)
-    dearer.rates["pca"] = {"bits_per_parameter": 2.5, "megabytes": 1.0}
+    dearer.rates["pca"] = {"bits_per_parameter": 2.5, "megabytes": 1.0, "megabytes_by_dtype": {"bf16": 1.0}}
     assert verdict_on(dearer)["instead"]["why"].startswith("no codec that was evaluated")
     assert verdict_on(results(gate_passed=True, phase1=0.8))["instead"] is None
