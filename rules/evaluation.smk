@@ -86,11 +86,13 @@ rule measure_reconstruction:
     resources:
         **job_resources("reconstruction"),
     params:
+        model=model_flags(),
+        identity=model_identity(),
         root=PATHS.root,
         variants=lambda w: list(map(str, measured_variants(w))),
         own=lambda w: own_codec_flags(measured_variants(w)),
         code=lambda w: variants_code("measure_reconstruction.py", measured_variants(w)),
     shell:
-        "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py --root {params.root} --variants {params.variants}"
+        "exec {PYTHON} {SCRIPTS}/measure_reconstruction.py {params.model} --root {params.root} --variants {params.variants}"
         " {params.own} --prompts {input.prompts} --table {input.table} --counts {input.counts} --threads {threads}"
         " --output {output.sums} > {log} 2>&1"

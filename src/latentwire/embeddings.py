@@ -1,4 +1,4 @@
-"""The model's input embedding table, read without loading the model."""
+"""The model's input embedding table, and other single parameters, read without loading the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PretrainedConfig
 
 from latentwire.abilities import table_parameter
 from latentwire.errors import InputError
@@ -27,32 +26,41 @@ def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
         InputError: the model is out of reach, can't serve (:mod:`latentwire.abilities`), has no readable safetensors,
             or keeps its embeddings under an unknown name.
     """
-    names = _names(load_config(model, revision))
-    name, path = _table_file(model, revision, names)
+    return read_parameter(model, revision, *table_parameter(load_config(model, revision)), "input embeddings")
+
+
+def read_parameter(model: str, revision: str | None, own: str, prefix: str, what: str) -> torch.Tensor:
+    """One parameter of a model in its stored dtype, mapped from the safetensors shard that holds it.
+
+    Args:
+        model, revision: see :func:`read_embeddings`.
+        own: its name in the model's class.
+        prefix: of the base model, which checkpoints may leave out or add.
+        what: it is, for the error if there is none of that name.
+
+    Raises:
+        InputError: as :func:`read_embeddings`.
+    """
+    names = list(dict.fromkeys((own, own.removeprefix(f"{prefix}."), f"{prefix}.{own}")))
+    name, path = _file_of(model, revision, names, what)
     try:
         with safe_open(path, framework="pt") as stored:
-            return stored.get_tensor(name or _table_name(list(stored.keys()), model, names))
+            return stored.get_tensor(name or _name_in(list(stored.keys()), model, names, what))
     except SafetensorError as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); is it a Git LFS pointer, or half a download?"
         ) from error
 
 
-def _names(config: PretrainedConfig) -> list[str]:
-    """What checkpoints may call the table: its parameter, with and without the base model's prefix."""
-    own, prefix = table_parameter(config)
-    return list(dict.fromkeys((own, own.removeprefix(f"{prefix}."), f"{prefix}.{own}")))
-
-
-def _table_file(model: str, revision: str | None, names: list[str]) -> tuple[str | None, Path]:
-    """The file that holds the table, and the table's name where an index tells it."""
+def _file_of(model: str, revision: str | None, names: list[str], what: str) -> tuple[str | None, Path]:
+    """The file that holds a parameter, and the parameter's name where an index tells it."""
     try:
         index = json.loads(fetch(model, "model.safetensors.index.json", revision).read_text(encoding="utf-8"))
     except (FileNotFoundError, InputError) as error:
         # Without a network, a cached model of one file can't be told from one whose index is out of reach.
         no_index = error
     else:
-        name = _table_name(list(index["weight_map"]), model, names)
+        name = _name_in(list(index["weight_map"]), model, names, what)
         try:
             return name, fetch(model, index["weight_map"][name], revision)
         except FileNotFoundError as error:
@@ -67,8 +75,8 @@ def _table_file(model: str, revision: str | None, names: list[str]) -> tuple[str
         raise InputError(f"{model!r} has no safetensors weights; pickled checkpoints are not loaded") from error
 
 
-def _table_name(stored: list[str], model: str, names: list[str]) -> str:
+def _name_in(stored: list[str], model: str, names: list[str], what: str) -> str:
     for candidate in names:
         if candidate in stored:
             return candidate
-    raise InputError(f"{model!r}: no input embeddings under any of {', '.join(names)}")
+    raise InputError(f"{model!r}: no {what} under any of {', '.join(names)}")

@@ -37,6 +37,7 @@ FLOORS = (
         "lm",
         "table",
         "embeddings",
+        "first_layer",
     ),
     ("data",),
     ("compression",),

@@ -51,13 +51,18 @@ PROGRAMS: dict[str, tuple[str, list[str]]] = {
             SPLITS["train"],
         ],
     ),
+    "train_quantised.py": (TRAINING, [PCA, TABLE]),
+    "train_bottleneck.py": (
+        f"--model reader --decision {GATE}/decision.json {TRAINING.replace(f'--codec {CODEC}', '')}",
+        [f"{GATE}/decision.json", PCA, TABLE, SPLITS["train"], SPLITS["gate"]],
+    ),
     "evaluate.py": (
         f"--model reader --dtype float32 {ARMS} --device cpu --state out/state --answers out/answers"
         " --output out/predictions.jsonl --divergence out/divergence.parquet",
         [f"{CODEC}/codes.safetensors", f"{CODEC}/config.json", f"{TRAINED}/phase1/adapter.safetensors", COUNTS],
     ),
     "measure_reconstruction.py": (
-        f"{ARMS.replace(' text', '')} --output out/sums.parquet",
+        f"--model reader {ARMS.replace(' text', '')} --output out/sums.parquet",
         [f"{TRAINED}/phase1/config.json", f"{CODEC}/decoder.safetensors", SPLITS["gate"], TABLE],
     ),
     "score.py": (

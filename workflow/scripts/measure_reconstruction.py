@@ -10,6 +10,7 @@ from latentwire import cli
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_model_arguments(parser)
     cli.add_variant_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="sums to write (Parquet); a summary goes beside it")
     return parser.parse_args()
@@ -24,12 +25,14 @@ def main() -> None:
     from latentwire.data.prompts_table import read_prompts
     from latentwire.evaluation.reconstruction import measure_arms
     from latentwire.files import atomic_path, write_json
+    from latentwire.first_layer import first_layer_reading
     from latentwire.provenance import write_provenance
 
     train_counts = load_counts(arguments.counts)["train"].numpy()
     found = list(arm_inputs(*cli.variant_arguments(arguments)))
     measured = {variant.arm: inputs for variant, inputs, _ in found if isinstance(inputs, ArmInputs)}
-    sums, summary = measure_arms(measured, read_prompts(arguments.prompts), train_counts)
+    reading = first_layer_reading(arguments.model, arguments.revision)
+    sums, summary = measure_arms(measured, read_prompts(arguments.prompts), train_counts, reading)
     with atomic_path(arguments.output) as temporary:
         sums.to_parquet(temporary, index=False)
     write_json(arguments.output.with_suffix(".json"), summary)

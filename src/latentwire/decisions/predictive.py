@@ -18,6 +18,7 @@ MEASURES = (
     ("FVU of tokens in answers", "answer", "squared_error", "squared_deviation"),
     ("FVU of tokens seen 10–99 times", "10-99", "squared_error", "squared_deviation"),
     ("FVU of tokens seen 100–999 times", "100-999", "squared_error", "squared_deviation"),
+    ("error of what the first layer reads", "all", "reading_error", "reading_size"),
     ("relative error", "all", "relative_error", "tokens"),
     ("1 − cosine", "all", "cosine", "tokens"),
     ("1 − nearest-token accuracy", "all", "nearest_token", "tokens"),
@@ -61,7 +62,7 @@ def predictive(results: DimensionResults, bootstrap: dict[str, int]) -> Predicti
     found: Predictive = {"arms": arms, "measures": []}
     for name, subset, column, over in MEASURES:
         tables = [results.reconstruction[arm, subset] for arm in arms if (arm, subset) in results.reconstruction]
-        if len(tables) < len(arms) or not all(table[over].sum() for table in tables):
+        if len(tables) < len(arms) or not all(over in table and table[over].sum() for table in tables):
             continue
         errors = [_error(table, column, over) for table in tables]
         found["measures"].append(

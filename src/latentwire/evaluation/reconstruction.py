@@ -40,7 +40,10 @@ def subset_masks(prompts: pd.DataFrame, train_counts_V: np.ndarray) -> dict[str,
 
 
 def measure_arms(
-    inputs: Mapping[str, ArmInputs], prompts: pd.DataFrame, train_counts_V: np.ndarray
+    inputs: Mapping[str, ArmInputs],
+    prompts: pd.DataFrame,
+    train_counts_V: np.ndarray,
+    reading_DD: torch.Tensor | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Reconstruction of each arm on prepared prompts.
 
@@ -49,6 +52,7 @@ def measure_arms(
             compressor's: one reference for all arms and settings.
         prompts: the split.
         train_counts_V: occurrences of each token type in the training prompts.
+        reading_DD: see :func:`~latentwire.evaluation.reconstruction_metrics.type_errors`.
 
     Returns:
         One row per question, arm and subset (:func:`subset_masks`) with the sums of
@@ -64,7 +68,7 @@ def measure_arms(
         rows_UD = rebuilt_rows(arm, own, ids_U)
         assert rows_UD is not None, f"{arm} reads token ids"
         mean_D = mean_embedding(own.table_VD, own.counts_V)
-        errors = type_errors(ids_U, rows_UD, own.table_VD, mean_D)
+        errors = type_errors(ids_U, rows_UD, own.table_VD, mean_D, reading_DD)
         summary: dict[str, Any] = {
             "types": {
                 "all": summarise_types(errors, np.ones_like(seen_U)),

@@ -38,8 +38,8 @@ def run_quantised(
     Raises:
         NotApplicable: the codec does not apply to this table.
     """
-    inner = ProductCodec.from_pretrained(files.codec)
     compressor, table_VD = EmbeddingCompressor.load(files.compressor), load_table(files.table)
+    inner = ProductCodec.from_pretrained(files.codec)
     rows_VD = compressor.compress(inner.decode(torch.arange(len(table_VD))))
     adapter = train_on_codes(
         files,
