@@ -52,9 +52,11 @@ reader: $(READY)  ## the real model's directory and the SQuAD files that it is t
 check: lint  ## linters, type check and the fast tests: a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses 2 --dist loadfile --quiet
 
+# Folders in the order of their files' length, so that the last to run are short.
 test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/programs tests/workflow --numprocesses 2 --dist loadfile
-	$(BIN)/pytest tests/slurm
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/programs tests/workflow tests/unit --numprocesses 2 --dist loadfile \
+	  --no-loadscope-reorder
+	$(BIN)/pytest tests/slurm tests/demo
 
 test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fails where none can be started
 	LATENTWIRE_REQUIRE_SLURM=1 $(BIN)/pytest tests/slurm

@@ -1,6 +1,5 @@
 """The frontier of a finished experiment: every codec once, by its bits, and the same files each time."""
 
-import io
 import json
 
 import pandas as pd
@@ -10,6 +9,7 @@ from workspace import RESULTS
 from latentwire.arms_table import arm_row
 from latentwire.decisions.frontier import Point, _is_pareto
 from latentwire.report.verdict_text import OTHER_HEADS
+from latentwire.settings import Evaluate
 
 FILES = ("frontier.json", "frontier.svg", "frontier-error.svg", "frontier.html")
 
@@ -56,37 +56,78 @@ def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run)
     assert "No codec is shown to keep 99%" in printed
 
 
+# An adapter by the root of counts, adapters on a quantiser's rows, and the linear bottleneck.
+TRAINED = ("phase1_root", "bottleneck", "adapted_pq8", "adapted_pq8_root")
+ARMS = (*Evaluate().arms, "pq8", *TRAINED)
+FURTHER = (
+    "--config", f"evaluate={{arms: [{', '.join(ARMS)}], noise_controls: {{pca: 2}}}}", "exploratory={arms: [pca]}"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def further(finished, tmp_path_factory):
+    """The experiment with random errors beside PCA's, and with further trained arms."""
+    workspace = finished.copy(tmp_path_factory.mktemp("further"))
+    plan = workspace.plan(*FURTHER)
+    assert plan.of("train_phase1") == [{"k": "8", "seed": "0", "arm": "phase1_root"}]
+    assert sorted(job["arm"] for job in plan.of("train_quantised")) == ["adapted_pq8", "adapted_pq8_root"]
+    assert plan.of("train_bottleneck") == [{"k": "8", "seed": "0", "arm": "bottleneck"}]
+    workspace.succeed(*FURTHER)
+    assert not workspace.plan(*FURTHER)
+    done = workspace.python("workflow/scripts/frontier.py", "--root", RESULTS)
+    assert done.returncode == 0, done.stderr
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def entries(further):
+    """The verdict's entries."""
+    return json.loads((further / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))["entries"]
+
+
 @pytest.mark.slow
-def test_random_errors_stand_beside_a_codecs_own(changed, run):
-    before = (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes()
-    assert json.loads((run(), (changed / f"{RESULTS}/frontier.json").read_text())[1])["noise"] == []
-    setting = ("--config", "evaluate={noise_controls: {pca: 2}}")
-    assert changed.plan(*setting).rules == {
-        "evaluate", "score", "measure_reconstruction", "final_validation", "report"
-    }  # fmt: skip
-    changed.succeed(*setting)
+def test_random_errors_stand_beside_a_codecs_own(finished, further, entries):
     own, now = (
-        pd.read_parquet(io.BytesIO(content))
-        for content in (before, (changed / f"{RESULTS}/evaluation/final/scores.parquet").read_bytes())
+        pd.read_parquet(folder / f"{RESULTS}/evaluation/final/scores.parquet") for folder in (finished, further)
     )
-    noisy = now["arm"].str.startswith("noise_")
-    pd.testing.assert_frame_equal(now[~noisy].reset_index(drop=True), own)
-    run()
-    found = json.loads((changed / f"{RESULTS}/frontier.json").read_text(encoding="utf-8"))
+    kept = own.merge(now, on=["arm", "k", "seed", "id"], suffixes=("", "_now"))
+    assert len(kept) >= len(now[now["arm"].isin(own["arm"]) & now["k"].isin([8])])
+    assert (kept["prediction"] == kept["prediction_now"]).all() and (kept["f1"] == kept["f1_now"]).all()
+    found = json.loads((further / f"{RESULTS}/frontier.json").read_text(encoding="utf-8"))
     fvu = {point["codec"]: point["fvu"] for point in found["points"]}
     spreads = {(noise["codec"], noise["noise"]): noise["fvu"] for noise in found["noise"]}
     assert len(spreads) == 6
     for codec in ("pca:8", "pca:4"):
         assert spreads[codec, "rows"] == pytest.approx(fvu[codec], rel=1e-4)
         assert spreads[codec, "equal"] == pytest.approx(fvu[codec], rel=0.3)
-    verdict = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))
-    for entry in verdict["entries"]:
+    for entry in entries:
         (harm,) = entry["harm_of_error"]
         assert harm["draws"] == 2 and 0 < harm["draw_deviation"] < 0.5
-        assert harm["total"]["estimate"] == pytest.approx(
-            harm["allocation"]["estimate"] * harm["direction"]["estimate"]
-        )
-    wrong = changed.fail("-n", "--config", "evaluate={noise_controls: {pq4: 1}}")
+        product = harm["allocation"]["estimate"] * harm["direction"]["estimate"]
+        assert harm["total"]["estimate"] == pytest.approx(product)
+        assert entry["arms"]["noise_rows_pca"]["seeds"] == 1, "further draws are not answered"
+
+
+@pytest.mark.slow
+def test_further_trainings_run_to_the_verdict(entries):
+    first, second = entries
+    rates = {arm: first["arms"][arm]["rate"] for arm in (*ARMS, "phase1") if first["arms"][arm]["rate"]}
+    bits = {arm: own["bits_per_parameter"] for arm, own in rates.items()}
+    assert bits["bottleneck"] == bits["pca"] and bits["phase1_root"] == bits["phase1"]
+    assert bits["adapted_pq8"] == bits["adapted_pq8_root"] > bits["pq8"]
+    by_dtype = rates["phase1"]["megabytes_by_dtype"]
+    assert list(by_dtype) == ["bf16", "f32"] and by_dtype["f32"] * 1e6 == 4 * (32 + 8 + 1), "constants alone"
+    fvu = {arm: first["reconstruction"][arm]["all"]["fvu"] for arm in (*TRAINED, "pq8", "pca")}
+    assert fvu["adapted_pq8"] < fvu["pq8"] and fvu["bottleneck"] == pytest.approx(fvu["pca"], rel=0.01)
+    kl = [first["arms"][arm]["divergence"]["prompt"]["kl"]["estimate"] for arm in (*TRAINED, "pq8", "pca")]
+    assert len({*kl}) == len(kl)
+    assert "bottleneck" not in second["arms"] and "adapted_pq8" in second["arms"]
+    measures = [own["measure"] for own in first["predictive"]["measures"]]
+    assert "error of what the first layer reads" in measures
+
+
+def test_noise_of_a_codec_that_is_not_measured_is_refused(finished):
+    wrong = finished.fail("-n", "--config", "evaluate={noise_controls: {pq4: 1}}")
     assert "evaluate.noise_controls: 'pq4' is not among evaluate.arms" in wrong
 
 

@@ -120,30 +120,6 @@ def test_what_is_not_compressed_is_trained_once_if_it_is_named_whatever_the_gate
     assert plan.counts["train_phase2"] == 0
 
 
-@pytest.mark.slow
-def test_more_ways_to_train_run_to_the_verdict(changed: Workspace):
-    """An adapter by the root of counts, adapters on a quantiser's rows, and the linear bottleneck."""
-    arms = ("phase1_root", "bottleneck", "pq8", "adapted_pq8", "adapted_pq8_root")
-    named = ("--config", f"evaluate={{arms: [{DEFAULT_ARMS}, {', '.join(arms)}]}}", "exploratory={arms: [pca]}")
-    plan = changed.plan(*named)
-    assert plan.of("train_phase1") == [{"k": "8", "seed": "0", "arm": "phase1_root"}]
-    assert sorted(job["arm"] for job in plan.of("train_quantised")) == ["adapted_pq8", "adapted_pq8_root"]
-    assert plan.of("train_bottleneck") == [{"k": "8", "seed": "0", "arm": "bottleneck"}]
-    changed.succeed(*named)
-    assert not changed.plan(*named)
-    first, second = json.loads((changed / f"{RESULTS}/verdict/verdict.json").read_text(encoding="utf-8"))["entries"]
-    rates = {arm: first["arms"][arm]["rate"]["bits_per_parameter"] for arm in (*arms, "pca", "phase1")}
-    assert rates["bottleneck"] == rates["pca"] and rates["phase1_root"] == rates["phase1"]
-    assert rates["adapted_pq8"] == rates["adapted_pq8_root"] > rates["pq8"]
-    by_dtype = first["arms"]["phase1"]["rate"]["megabytes_by_dtype"]
-    assert list(by_dtype) == ["bf16", "f32"] and by_dtype["f32"] * 1e6 == 4 * (32 + 8 + 1), "constants alone"
-    fvu = {arm: first["reconstruction"][arm]["all"]["fvu"] for arm in (*arms, "pca")}
-    assert fvu["adapted_pq8"] < fvu["pq8"] and fvu["bottleneck"] == pytest.approx(fvu["pca"], rel=0.01)
-    kl = {arm: first["arms"][arm]["divergence"]["prompt"]["kl"]["estimate"] for arm in (*arms, "pca")}
-    assert len({*kl.values()}) == len(kl)
-    assert "bottleneck" not in second["arms"] and "adapted_pq8" in second["arms"]
-
-
 def test_phase_2_is_refused_where_the_gate_passed(decided: Decide, tmp_path: Path):
     passed, gate = decided("pass")
     workspace = passed.copy(tmp_path)
