@@ -16,6 +16,8 @@ from latentwire.device import in_parts_that_fit
 from latentwire.errors import InputError
 from latentwire.processes import Processes
 
+# The plan's batch of the longest prompts, with which Phase 2 of an 8B model takes 54 GiB (benchmarks/gpu.md).
+MICRO_BATCH_TOKENS = 2**13
 # What some of the prompts add to a loss, given the rows that they are made of and their indices.
 Share = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
@@ -37,17 +39,19 @@ class _WithGradient(torch.autograd.Function):
 class LossInParts:
     """A sum over prompts, as a differentiable function of the rows that they are made of.
 
-    Its gradient is made as it is computed: of the frozen model's activations, one part's are held at a time.
+    Its gradient is made as it is computed: of the frozen model's activations, one micro-batch's are held at a time.
 
     Args:
         processes: which compute a share each.
+        lengths: of the prompts, in tokens.
 
     Attributes:
-        parts: in how many a process computes its share; doubled, for the rest of the run, if memory does not suffice.
+        parts: by which the tokens of a micro-batch, at most :data:`MICRO_BATCH_TOKENS`, are divided; doubled, for the
+            rest of the run, if memory does not suffice.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self, processes: Processes, lengths: Sequence[int]) -> None:
+        self._processes, self._lengths = processes, lengths
         self.parts = 1
 
     def __call__(self, rows_UD: torch.Tensor, prompts: Sequence[int], loss_of: Share) -> torch.Tensor:
@@ -62,22 +66,43 @@ class LossInParts:
             torch.OutOfMemoryError: even one prompt is too much.
         """
         share = self._processes.share(prompts)
+        lengths = [self._lengths[prompt] for prompt in share]
+        budget = min(sum(lengths), MICRO_BATCH_TOKENS)
         found, self.parts = in_parts_that_fit(
-            lambda parts: _sum(rows_UD.detach(), share, parts, loss_of),
+            lambda parts: _sum(rows_UD.detach(), micro_batches(share, lengths, budget // parts), loss_of),
             self.parts,
-            len(share),
-            lambda parts: f"{len(share)} prompts are read in {parts} parts from now on",
+            -(-budget // min(lengths, default=1)),  # in which every prompt is alone
+            lambda parts: f"{len(share)} prompts are read in {parts} parts or more from now on",
         )
         self._processes.add(*found)
         result: torch.Tensor = _WithGradient.apply(rows_UD, *found)
         return result
 
 
-def _sum(rows_UD: torch.Tensor, share: Sequence[int], parts: int, loss_of: Share) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of a process's share, and its gradient with respect to the rows."""
+def micro_batches(prompts: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Prompts in their order, cut where their tokens would be more than the budget; a longer prompt is alone.
+
+    Args:
+        prompts: their indices.
+        lengths: of each, in tokens.
+        budget: tokens of a micro-batch.
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for prompt, length in zip(prompts, lengths, strict=True):
+        if not batches or tokens + length > budget:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(prompt)
+        tokens += length
+    return batches
+
+
+def _sum(rows_UD: torch.Tensor, batches: Sequence[Sequence[int]], loss_of: Share) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of a process's micro-batches, and its gradient with respect to the rows."""
     value, gradient_UD = rows_UD.new_zeros(()), torch.zeros_like(rows_UD)
     rows_UD.requires_grad_()
-    for part in filter(len, (share[start::parts] for start in range(parts))):
+    for part in batches:
         with torch.enable_grad():
             loss = loss_of(rows_UD, part)
         value += loss.detach()

@@ -244,7 +244,7 @@ def train_phase2(
     if settings.activation_checkpointing and model is not None:
         checkpoint_activations(model)
     reader = None if model is None else PromptScorer(model)
-    in_parts = LossInParts(processes) if _in_parts(device, processes) else None
+    in_parts = LossInParts(processes, [len(ids) for ids in train]) if _in_parts(device, processes) else None
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)

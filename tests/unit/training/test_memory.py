@@ -4,12 +4,15 @@ import logging
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from latentwire.errors import InputError
 from latentwire.packing import prompt_batch
 from latentwire.processes import Processes
-from latentwire.training.memory import LossInParts, checkpoint_activations
+from latentwire.training import memory
+from latentwire.training.memory import LossInParts, checkpoint_activations, micro_batches
 from latentwire.training.phase2 import PromptScorer
 
 
@@ -38,7 +41,7 @@ def test_a_loss_in_parts_has_the_value_and_the_gradient_of_the_whole(
     whole_VD, parted_VD = table_VD.clone().requires_grad_(), table_VD.clone().requires_grad_()
     whole = loss_of(whole_VD, range(7))
     (3 * whole).backward()
-    in_parts = LossInParts(Processes())
+    in_parts = LossInParts(Processes(), [len(ids) for ids in sequences[:7]])
     in_parts.parts = parts
     found = in_parts(parted_VD, range(7), loss_of)
     (3 * found).backward()
@@ -60,20 +63,39 @@ class Scarce:
 
 
 def test_out_of_memory_doubles_the_parts_for_the_rest_of_the_run_and_says_so(caplog):
-    rows_UD, loss_of, in_parts = torch.ones(8, 3, requires_grad=True), Scarce(2), LossInParts(Processes())
+    rows_UD, loss_of, in_parts = torch.ones(8, 3, requires_grad=True), Scarce(2), LossInParts(Processes(), [5] * 8)
     with caplog.at_level(logging.WARNING):
         loss = in_parts(rows_UD, range(8), loss_of)
     loss.backward()
     assert loss == 24 and torch.equal(rows_UD.grad, torch.full((8, 3), 2.0))
-    assert in_parts.parts == 4 and "8 prompts are read in 4 parts from now on" in caplog.messages[-1]
+    assert in_parts.parts == 4 and "8 prompts are read in 4 parts or more from now on" in caplog.messages[-1]
     loss_of.read.clear()
     in_parts(rows_UD, range(8), loss_of)
-    assert loss_of.read == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert loss_of.read == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_one_prompt_that_does_not_fit_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
-        LossInParts(Processes())(torch.ones(3, 3, requires_grad=True), range(3), Scarce(0))
+        LossInParts(Processes(), [5, 7, 3])(torch.ones(3, 3, requires_grad=True), range(3), Scarce(0))
+
+
+def test_a_step_is_cut_by_tokens_so_that_its_batch_may_be_as_large_as_the_plan_asks(monkeypatch):
+    monkeypatch.setattr(memory, "MICRO_BATCH_TOKENS", 100)
+    loss_of, rows_UD = Scarce(8), torch.ones(6, 3, requires_grad=True)
+    loss = LossInParts(Processes(), [60, 40, 30, 120, 10, 10])(rows_UD, range(6), loss_of)
+    loss.backward()
+    assert loss_of.read == [[0, 1], [2], [3], [4, 5]]
+    assert loss == 18 and torch.equal(rows_UD.grad, torch.full((6, 3), 2.0))
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
+def test_micro_batches_hold_every_prompt_once_within_the_budget(lengths, budget):
+    batches = micro_batches(range(len(lengths)), lengths, budget)
+    assert [prompt for batch in batches for prompt in batch] == list(range(len(lengths)))
+    tokens = [sum(lengths[prompt] for prompt in batch) for batch in batches]
+    assert all(total <= budget or len(batch) == 1 for total, batch in zip(tokens, batches, strict=True))
+    firsts = [lengths[batch[0]] for batch in batches[1:]]
+    assert all(total + first > budget for total, first in zip(tokens, firsts, strict=False)), "none is cut too early"
 
 
 def saved_bytes(run):
