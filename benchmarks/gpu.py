@@ -23,6 +23,8 @@ import os
 import statistics
 import time
 import traceback
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -467,8 +469,6 @@ class Bench:
     def _our_loss(
         self, scorer: PromptScorer, layout: Layout | None = None
     ) -> Callable[[Adapter, Prompts, Prompts], torch.Tensor]:
-        in_parts = LossInParts(Processes())
-
         def loss_of(adapter: Adapter, prompts: Prompts, masks: Prompts) -> torch.Tensor:
             (rebuilt_UD, ids_U), reconstruction = self._reconstruction(adapter, prompts)
             labels = sum(int(np.count_nonzero(mask[1:])) for mask in masks)
@@ -478,6 +478,7 @@ class Bench:
                 batch = prompt_batch(*own, layout or scorer.layout)
                 return scorer.cross_entropy(prompt_inputs(rows_UD, ids_U, batch.ids_BL), batch, "sum") / labels
 
+            in_parts = LossInParts(Processes(), [len(ids) for ids in prompts])
             return reconstruction + in_parts(rebuilt_UD, range(len(prompts)), cross_entropy)
 
         return loss_of
@@ -540,8 +541,30 @@ class Bench:
             "peak_gib": self.peak_gib(),
         }
 
+    def host_waits(self) -> dict[str, Any]:
+        """Where the host waits for the GPU, and how often: in a step of Phase 2, and in a batch of answers."""
+        return {name: self._waits(work) for name, work in self._examples().items()} if self.gpu else {}
+
+    def _waits(self, work: Callable[[], object]) -> dict[str, int]:
+        """Lines of code at which the host waited in one call after another."""
+        work()
+        self.wait()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        places = [f"{Path(own.filename).name}:{own.lineno}" for own in caught if "synchroniz" in str(own.message)]
+        return dict(Counter(places).most_common())
+
     def profile(self) -> dict[str, Any]:
         """Where the time goes: of a step of Phase 2, and of a batch of answers."""
+        return {name: self._profile(name, work) for name, work in self._examples().items()}
+
+    def _examples(self) -> dict[str, Callable[[], object]]:
+        """A step of Phase 2, and a batch of answers."""
         adapter, (prompts, masks) = self.adapter(), self.training(8, 100)
         step, loss_of = self._training_step(adapter), self._our_loss(PromptScorer(self.model))
         final = self.final()
@@ -549,8 +572,8 @@ class Bench:
         batch = [final[index] for index in batches[len(batches) // 2]]
         decoder = self.decoder(fixed_steps=True)
         return {
-            "phase2": self._profile("phase2", lambda: step(lambda: loss_of(adapter, prompts, masks))),
-            "answers": self._profile("answers", lambda: decoder.answers(batch, *self.rebuilt)),
+            "phase2": lambda: step(lambda: loss_of(adapter, prompts, masks)),
+            "answers": lambda: decoder.answers(batch, *self.rebuilt),
         }
 
     def _profile(self, name: str, work: Callable[[], object]) -> dict[str, Any]:
@@ -575,7 +598,7 @@ class Bench:
 
 PARTS = (
     *("environment", "rates", "attention", "losses", "rightness", "generation", "arm"),
-    *("phase1", "phase2", "worst_batch", "profile"),
+    *("phase1", "phase2", "worst_batch", "host_waits", "profile"),
 )
 
 

@@ -11,7 +11,7 @@ from pretended import pretended_gpu
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 PARTS = (
     *("environment", "rates", "attention", "losses", "rightness", "generation", "arm"),
-    *("phase1", "phase2", "worst_batch", "profile"),
+    *("phase1", "phase2", "worst_batch", "host_waits", "profile"),
 )
 
 
@@ -38,7 +38,9 @@ def test_every_part_but_the_profile_runs_on_a_pretended_gpu(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
     import gpu
 
-    monkeypatch.setattr(gpu.Bench, "_profile", lambda self, name, work: {})  # torch's profiler asks the driver
+    # Torch's profiler, and its record of waits, ask the driver.
+    monkeypatch.setattr(gpu.Bench, "_profile", lambda self, name, work: {})
+    monkeypatch.setattr(gpu.Bench, "_waits", lambda self, work: work() and {})
     with pretended_gpu() as world:
         bench = gpu.Bench(gpu.SHAPES["tiny"], tmp_path / "gpu.jsonl")
         for part in PARTS[:-1]:
