@@ -7,6 +7,7 @@ correct program would have failed for a seed chosen blindly.
 
 import json
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from latentwire.evaluation.statistics import (
     ratio_interval,
     seed_summary,
 )
+from latentwire.results import IntervalRecord
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -509,3 +511,7 @@ def test_a_ratio_of_independent_samples_is_exact_and_refused_where_one_of_them_i
     # As many articles: drawn alike, the same sample against itself would have no spread.
     same = independent_ratio_interval(a, a)
     assert same.estimate == pytest.approx(1) and same.lower < 0.95 and same.upper > 1.05
+
+
+def test_an_interval_in_json_has_the_fields_that_it_has_in_memory():
+    assert get_type_hints(IntervalRecord) == get_type_hints(Interval)
