@@ -92,10 +92,10 @@ def error_figure(found: Frontier) -> str:
     """KL and F1 against FVU, of codecs and of random errors, as SVG; errors spread equally are joined."""
 
     def panel(axes: Any, name: str, key: Literal["kl", "f1"], scale: float) -> list[tuple[str, float, float]]:
-        for noise, marker in (("equal", "."), ("rows", "^")):
+        for noise, marker in (("equal", "."), ("rows", "^"), ("shrunk", "s")):
             random = [own for own in found["noise"] if own["noise"] == noise]
             for own in random:
-                _with_interval(axes, own["fvu"], own[key], scale, marker=marker, ms=6, color="#888", zorder=2)
+                _with_interval(axes, own["fvu"], own[key], scale, marker=marker, ms=5, color="#888", zorder=2)
             if noise == "equal":
                 curve = [(own["fvu"], scale * (own[key]["estimate"] or 0.0)) for own in random]
                 axes.plot(*zip(*curve, strict=True), color="#888", lw=1, zorder=1) if curve else None
@@ -106,7 +106,10 @@ def error_figure(found: Frontier) -> str:
                 named.append((point["codec"], point["fvu"], y))
         axes.set_xscale("log")
         _log_scale(axes.xaxis)
-        axes.set_xlabel("FVU over token occurrences; grey: random errors (dots joined: equal, triangles: row by row)")
+        axes.set_xlim(right=6 * axes.get_xlim()[1])  # room for names
+        axes.set_xlabel(
+            "FVU over token occurrences; grey: random errors, equal (dots), by row (triangles), shrunk (squares)"
+        )
         axes.set_title(name, loc="left", fontsize=9)
         return named
 
