@@ -253,7 +253,7 @@ class Evaluate(Section):
     ]  # fmt: skip
     """Arms besides text and phase1; phase2 and control follow the gate, as do distilled and bottleneck if named."""
     noise_controls: dict[NoiseCodec, Draws] = {}
-    """Codecs among arms whose error is compared with random errors of its size, and how often these are drawn."""
+    """Codecs among arms, each with a number of random errors of its size to compare with, such as {pca: 3}."""
     batch_size: Annotated[int, Field(ge=1, le=10**5)] = 256
     """Most prompts per batch; the same for all arms, since it changes bf16 results slightly."""
     max_new_tokens: Annotated[int, Field(ge=1, le=10**4)] = 32
