@@ -15,7 +15,7 @@ REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub
 # How long "make campaign" tries.
 MINUTES ?= 60
 
-.PHONY: run real real-quick frontier reader check test test-slurm test-real campaign lint bench settings format clean-venv
+.PHONY: run real real-quick frontier error reader check test test-slurm test-real campaign lint bench settings format clean-venv
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## set-up, then the embedded experiment, to results/demo/verdict/verdict.md and report.html
@@ -42,6 +42,13 @@ frontier: reader  ## how few bits per table parameter: quantisers in use beside 
 	  --config experiment=$(READER)-frontier
 	@$(BIN)/python workflow/scripts/frontier.py --root results/$(READER)-frontier
 	@$(BIN)/python workflow/scripts/findings.py --root results/$(READER)-frontier
+
+error: reader  ## what makes a codec's error harmful, and what training adds, on the real model: two hours
+	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-error \
+	  --durations resources/$(READER)/durations-error.tsv \
+	  -- $(BIN)/snakemake --profile profiles/local \
+	  --configfile $(REAL_CONFIG) config/smollm2-error.yaml --config experiment=$(READER)-error
+	@$(BIN)/python workflow/scripts/frontier.py --root results/$(READER)-error
 
 reader: $(READY)  ## the real model's directory and the SQuAD files that it is tuned and evaluated on
 	$(BIN)/python workflow/scripts/gather_squad.py --source $(SQUAD) \
