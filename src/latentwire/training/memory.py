@@ -46,8 +46,8 @@ class LossInParts:
         lengths: of the prompts, in tokens.
 
     Attributes:
-        parts: by which the tokens of a micro-batch, at most :data:`MICRO_BATCH_TOKENS`, are divided; doubled, for the
-            rest of the run, if memory does not suffice.
+        parts: by which :data:`MICRO_BATCH_TOKENS` are divided; doubled, for the rest of the run, if memory does not
+            suffice.
     """
 
     def __init__(self, processes: Processes, lengths: Sequence[int]) -> None:
@@ -67,12 +67,11 @@ class LossInParts:
         """
         share = self._processes.share(prompts)
         lengths = [self._lengths[prompt] for prompt in share]
-        budget = min(sum(lengths), MICRO_BATCH_TOKENS)
         found, self.parts = in_parts_that_fit(
-            lambda parts: _sum(rows_UD.detach(), micro_batches(share, lengths, budget // parts), loss_of),
+            lambda parts: _sum(rows_UD.detach(), micro_batches(share, lengths, MICRO_BATCH_TOKENS // parts), loss_of),
             self.parts,
-            -(-budget // min(lengths, default=1)),  # in which every prompt is alone
-            lambda parts: f"{len(share)} prompts are read in {parts} parts or more from now on",
+            -(-MICRO_BATCH_TOKENS // min(lengths, default=1)),  # in which every prompt is alone
+            lambda parts: f"micro-batches have at most {MICRO_BATCH_TOKENS // parts} tokens from now on",
         )
         self._processes.add(*found)
         result: torch.Tensor = _WithGradient.apply(rows_UD, *found)

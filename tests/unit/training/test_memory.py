@@ -35,8 +35,9 @@ def table_VD(tiny_model):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_a_loss_in_parts_has_the_value_and_the_gradient_of_the_whole(
-    parts, table_VD, tiny_model, sequences, label_masks
+    parts, table_VD, tiny_model, sequences, label_masks, monkeypatch
 ):
+    monkeypatch.setattr(memory, "MICRO_BATCH_TOKENS", sum(map(len, sequences[:7])))
     loss_of = cross_entropy_of(tiny_model(dtype=torch.float64), sequences[:7], label_masks[:7])
     whole_VD, parted_VD = table_VD.clone().requires_grad_(), table_VD.clone().requires_grad_()
     whole = loss_of(whole_VD, range(7))
@@ -62,16 +63,20 @@ class Scarce:
         return rows_UD[list(prompts)].square().sum()
 
 
-def test_out_of_memory_doubles_the_parts_for_the_rest_of_the_run_and_says_so(caplog):
+def test_out_of_memory_halves_micro_batches_for_the_rest_of_the_run_and_says_so(caplog, monkeypatch):
+    monkeypatch.setattr(memory, "MICRO_BATCH_TOKENS", 40)
     rows_UD, loss_of, in_parts = torch.ones(8, 3, requires_grad=True), Scarce(2), LossInParts(Processes(), [5] * 8)
     with caplog.at_level(logging.WARNING):
         loss = in_parts(rows_UD, range(8), loss_of)
     loss.backward()
     assert loss == 24 and torch.equal(rows_UD.grad, torch.full((8, 3), 2.0))
-    assert in_parts.parts == 4 and "8 prompts are read in 4 parts or more from now on" in caplog.messages[-1]
+    assert in_parts.parts == 4 and "micro-batches have at most 10 tokens from now on" in caplog.messages[-1]
     loss_of.read.clear()
     in_parts(rows_UD, range(8), loss_of)
     assert loss_of.read == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    loss_of.read.clear()
+    in_parts(rows_UD, range(2), loss_of)
+    assert loss_of.read == [[0, 1]], "a step that fits is not cut"
 
 
 def test_one_prompt_that_does_not_fit_is_an_error():
