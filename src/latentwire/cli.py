@@ -31,7 +31,7 @@ from latentwire import integrity  # noqa: E402
 from latentwire.arms_table import Variant  # noqa: E402
 from latentwire.errors import InputError  # noqa: E402
 from latentwire.resuming.stopping import EXIT_STOPPED, Stopped, StopRequest  # noqa: E402
-from latentwire.settings import Section, Statistics, wanted  # noqa: E402
+from latentwire.settings import AdapterSettings, Model, Phase1, Phase2, Section, Statistics, wanted  # noqa: E402
 
 if TYPE_CHECKING:
     from latentwire.processes import Processes
@@ -136,7 +136,7 @@ def add_stop_arguments(to: argparse._ActionsContainer) -> None:
     )
 
 
-def add_training_arguments(to: argparse.ArgumentParser, *, codec: str | None = "linear codec whose codes are") -> None:
+def add_training_arguments(to: argparse.ArgumentParser, *, codec: str | None) -> None:
     """What the trainings' programs ask for: files, code dimension, seed, device, and how long a job may take.
 
     Args:
@@ -157,14 +157,30 @@ def add_training_arguments(to: argparse.ArgumentParser, *, codec: str | None = "
     to.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
-def add_weighting_argument(to: argparse.ArgumentParser) -> None:
-    """How token types are weighted in Phase 1's steps."""
+def add_phase1_arguments(to: argparse.ArgumentParser, codec: str) -> None:
+    """What programs ask for that take Phase 1's steps: settings, how token types are weighted, and files.
+
+    Args:
+        to: the program's parser.
+        codec: see :func:`add_training_arguments`.
+    """
+    add_settings(to, Phase1, *Phase1.model_fields)
+    add_settings(to, AdapterSettings, *AdapterSettings.model_fields)
     to.add_argument(
         "--weighting",
         default="counts",
         choices=("counts", "root"),
         help="what a token type weighs in an epoch: its count, or the square root of that plus one",
     )
+    add_training_arguments(to, codec=codec)
+
+
+def add_phase2_arguments(to: argparse.ArgumentParser) -> None:
+    """What programs ask for that take Phase 2's steps: the model, the gate's decision, and settings."""
+    add_model_arguments(to)
+    add_settings(to, Model, "dtype")
+    to.add_argument("--decision", type=Path, help="gate decision (JSON); an error if it says not to run Phase 2")
+    add_settings(to, Phase2, *Phase2.model_fields)
 
 
 def stop_request(arguments: argparse.Namespace) -> StopRequest:

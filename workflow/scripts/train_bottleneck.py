@@ -6,11 +6,10 @@ Started by torchrun, several processes share the prompts of every step, each on 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentwire import cli
-from latentwire.settings import Model, Phase2
+from latentwire.settings import Phase2
 
 if TYPE_CHECKING:
     from latentwire.processes import Processes
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_model_arguments(parser)
-    cli.add_settings(parser, Model, "dtype")
-    parser.add_argument("--decision", type=Path, help="gate decision (JSON); an error if it says not to run Phase 2")
-    cli.add_settings(parser, Phase2, *Phase2.model_fields)
+    cli.add_phase2_arguments(parser)
     cli.add_training_arguments(parser, codec=None)
     return parser.parse_args()
 

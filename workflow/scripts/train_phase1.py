@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from latentwire import cli
-from latentwire.settings import AdapterSettings, Phase1
+from latentwire.settings import Phase1
 
 if TYPE_CHECKING:
     from latentwire.resuming.work import Work
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_settings(parser, Phase1, *Phase1.model_fields)
-    cli.add_settings(parser, AdapterSettings, *AdapterSettings.model_fields)
-    cli.add_weighting_argument(parser)
-    cli.add_training_arguments(parser)
+    cli.add_phase1_arguments(parser, codec="linear codec whose codes are")
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentwire import cli
-from latentwire.settings import AdapterSettings, Model, Phase2
+from latentwire.settings import AdapterSettings, Phase2
 
 if TYPE_CHECKING:
     from latentwire.processes import Processes
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_model_arguments(parser)
-    cli.add_settings(parser, Model, "dtype")
-    parser.add_argument("--decision", type=Path, help="gate decision (JSON); an error if it says not to run Phase 2")
+    cli.add_phase2_arguments(parser)
     parser.add_argument("--adapter", type=Path, help="Phase 1's adapter, the warm start")
     parser.add_argument("--control", type=Path, help="the control's adapter, to be measured beside")
     parser.add_argument(
@@ -32,9 +30,8 @@ def parse_arguments() -> argparse.Namespace:
         choices=("cross_entropy", "distillation"),
         help="what beta weighs: the prompt's cross-entropy, or KL(original || rebuilt) of the model's predictions",
     )
-    cli.add_settings(parser, Phase2, *Phase2.model_fields)
     cli.add_settings(parser, AdapterSettings, *AdapterSettings.model_fields)
-    cli.add_training_arguments(parser)
+    cli.add_training_arguments(parser, codec="linear codec whose codes are")
     return parser.parse_args()
 
 

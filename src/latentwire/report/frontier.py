@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import Any, Literal
 
 from latentwire.decisions.frontier import Frontier, Point
@@ -10,13 +11,16 @@ from latentwire.report.figures import svg
 from latentwire.report.verdict_text import OTHER_HEADS, other_cells, percent, value
 from latentwire.results import IntervalRecord
 
+# Names of points, with the points' places in their axes.
+Named = list[tuple[str, float, float]]
+
 
 def _limits(interval: IntervalRecord, scale: float) -> tuple[float, float] | None:
     lower, upper = interval["lower"], interval["upper"]
     return None if lower is None or upper is None else (scale * lower, scale * upper)
 
 
-def _label(axes: Any, named: list[tuple[str, float, float]]) -> None:
+def _label(axes: Any, named: Named) -> None:
     """Write names to the right of their points ``(name, x, y)``, from top to bottom, each clear of those before."""
     height, character = 9.0, 4.2  # points: a line of text, a letter
     taken: list[tuple[float, float, float]] = []  # left, right, and the line's height
@@ -49,14 +53,30 @@ def _log_scale(axis: Any) -> None:
     axis.set_minor_formatter("")
 
 
+def _kl_and_f1(found: Frontier, draw: Callable[[Any, Any], tuple[Named, Named]]) -> str:
+    """Two panels, KL on a logarithmic scale and F1 beside the ceiling, with the names of what ``draw`` draws."""
+
+    def finished(left: Any, right: Any) -> None:
+        of_kl, of_f1 = draw(left, right)
+        left.set_title("KL from the uncompressed model, prompt positions (nats)", loc="left", fontsize=9)
+        left.set_yscale("log")
+        _log_scale(left.yaxis)
+        right.set_title("F1, percent; dashed: the uncompressed text", loc="left", fontsize=9)
+        right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
+        right.set_ylim(bottom=0)
+        left.figure.draw_without_rendering()  # the axes get their places
+        _label(left, of_kl)
+        _label(right, of_f1)
+
+    return svg(finished, 13, 6.5, panels=2)
+
+
 def frontier_figure(found: Frontier) -> str:
     """KL and F1 against bits per table parameter, with intervals, as SVG; the Pareto set is filled and joined."""
 
-    def panel(
-        axes: Any, name: str, points: list[tuple[Point, IntervalRecord]], scale: float
-    ) -> list[tuple[str, float, float]]:
+    def panel(axes: Any, points: list[tuple[Point, IntervalRecord]], scale: float) -> Named:
         bits = [point["bits"] for point, _ in points] or [1.0]
-        named: list[tuple[str, float, float]] = []
+        named: Named = []
         for point, interval in points:
             colours = {"mfc": "#c30", "mec": "#c30"} if point["pareto"] else {"mfc": "white", "mec": "#456"}
             estimate = _with_interval(axes, point["bits"], interval, scale, **colours)
@@ -66,32 +86,23 @@ def frontier_figure(found: Frontier) -> str:
         axes.set_xlim(min(0.8, *bits) / 1.1, 1.5 * max(bits))
         axes.minorticks_off()
         axes.set_xlabel("bits per table parameter, everything counted")
-        axes.set_title(name, loc="left", fontsize=9)
         return named
 
-    def draw(left: Any, right: Any) -> None:
+    def draw(left: Any, right: Any) -> tuple[Named, Named]:
         measured = [(point, point["kl"]) for point in found["points"] if point["kl"] is not None]
-        of_kl = panel(left, "KL from the uncompressed model, prompt positions (nats)", measured, 1)
-        left.set_yscale("log")
-        _log_scale(left.yaxis)
+        of_kl = panel(left, measured, 1)
         best = [(point["bits"], kl["estimate"]) for point, kl in measured if point["pareto"]]
         left.plot(*zip(*best, strict=True), color="#c30", lw=1, zorder=2) if best else None
-        of_f1 = panel(
-            right, "F1, percent; dashed: the uncompressed text", [(p, p["f1"]) for p in found["points"]], 100
-        )
-        right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
-        right.set_ylim(bottom=0)
-        left.figure.draw_without_rendering()  # the axes get their places
-        _label(left, of_kl)
-        _label(right, of_f1)
+        of_f1 = panel(right, [(p, p["f1"]) for p in found["points"]], 100)
+        return of_kl, of_f1
 
-    return svg(draw, 13, 6.5, panels=2)
+    return _kl_and_f1(found, draw)
 
 
 def error_figure(found: Frontier) -> str:
     """KL and F1 against FVU, of codecs and of random errors, as SVG; errors spread equally are joined."""
 
-    def panel(axes: Any, name: str, key: Literal["kl", "f1"], scale: float) -> list[tuple[str, float, float]]:
+    def panel(axes: Any, key: Literal["kl", "f1"], scale: float) -> Named:
         for noise, marker in (("equal", "."), ("rows", "^"), ("shrunk", "s")):
             random = [own for own in found["noise"] if own["noise"] == noise]
             for own in random:
@@ -99,7 +110,7 @@ def error_figure(found: Frontier) -> str:
             if noise == "equal":
                 curve = [(own["fvu"], scale * (own[key]["estimate"] or 0.0)) for own in random]
                 axes.plot(*zip(*curve, strict=True), color="#888", lw=1, zorder=1) if curve else None
-        named: list[tuple[str, float, float]] = []
+        named: Named = []
         for point in found["points"]:
             if point["fvu"] and (interval := point[key]) is not None:
                 y = _with_interval(axes, point["fvu"], interval, scale, mfc="#c30", mec="#c30")
@@ -110,21 +121,14 @@ def error_figure(found: Frontier) -> str:
         axes.set_xlabel(
             "FVU over token occurrences; grey: random errors, equal (dots), by row (triangles), shrunk (squares)"
         )
-        axes.set_title(name, loc="left", fontsize=9)
         return named
 
-    def draw(left: Any, right: Any) -> None:
-        of_kl = panel(left, "KL from the uncompressed model, prompt positions (nats)", "kl", 1)
-        left.set_yscale("log")
-        _log_scale(left.yaxis)
-        of_f1 = panel(right, "F1, percent; dashed: the uncompressed text", "f1", 100)
-        right.axhline(100 * (found["ceiling"]["estimate"] or 0.0), color="#999", ls="--", lw=1)
-        right.set_ylim(bottom=0)
-        left.figure.draw_without_rendering()  # the axes get their places
-        _label(left, of_kl)
-        _label(right, of_f1)
+    def draw(left: Any, right: Any) -> tuple[Named, Named]:
+        of_kl = panel(left, "kl", 1)
+        of_f1 = panel(right, "f1", 100)
+        return of_kl, of_f1
 
-    return svg(draw, 13, 6.5, panels=2)
+    return _kl_and_f1(found, draw)
 
 
 def _other_text(found: Frontier) -> str:

@@ -62,10 +62,16 @@ def warm_adapter(compressor) -> Adapter:
 
 @pytest.fixture
 def train(model, table_VD, compressor, sequences, label_masks):
-    """Runs Phase 2 on 40 prompts with 8 held out, and returns the adapter, the diagnostics and the summary."""
+    """Runs Phase 2 on 40 prompts with 8 held out, and returns the adapter, the diagnostics and the summary.
 
-    def run(folder, settings=SETTINGS, *, model=model, control=None, objective="cross_entropy"):
-        adapter = warm_adapter(compressor)
+    It starts from Phase 1's adapter, or from another that reads ``codes_VK`` in the space of its own compressor.
+    """
+
+    def run(
+        folder, settings=SETTINGS, *, model=model, control=None, objective="cross_entropy",
+        adapter=None, codes_VK=None, compressor=compressor,
+    ):  # fmt: skip
+        adapter = adapter or warm_adapter(compressor)
         history, summary = train_phase2(
             adapter,
             None if settings.beta == 0 else model,
@@ -74,7 +80,7 @@ def train(model, table_VD, compressor, sequences, label_masks):
             sequences[40:],
             label_masks[40:],
             table_VD,
-            compressor.codes(table_VD),
+            compressor.codes(table_VD) if codes_VK is None else codes_VK,
             compressor,
             settings,
             seed=0,
@@ -361,27 +367,13 @@ def test_distillation_moves_the_models_predictions_back_to_the_originals(
 
 
 def test_from_the_identity_it_starts_at_the_text_and_cross_entropy_alone_goes_below(
-    model, table_VD, sequences, label_masks, tmp_path
+    train, table_VD, sequences, tmp_path
 ):
     whole = EmbeddingCompressor(table_VD.shape[1], table_VD.shape[1], "identity")
     whole.fit(table_VD, count_tokens(sequences, len(table_VD)))
     torch.manual_seed(1)
-    adapter = Adapter.from_compressor(whole)
-    history, summary = train_phase2(
-        adapter,
-        model,
-        sequences[:40],
-        label_masks[:40],
-        sequences[40:],
-        label_masks[40:],
-        table_VD,
-        whole.codes(table_VD),
-        whole,
-        SETTINGS.model_copy(update={"alpha": 0.0, "epochs": 4}),
-        seed=0,
-        checkpoints=Checkpoints(tmp_path / "state"),
-        diagnostics=tmp_path / "diagnostics.jsonl",
-    )
+    settings = SETTINGS.model_copy(update={"alpha": 0.0, "epochs": 4})
+    _, history, summary = train(tmp_path, settings, adapter=Adapter.from_compressor(whole), compressor=whole)
     loss, calibration = summary["prompt_loss"], summary["calibration"]
     assert loss["start"] == loss["text"] and loss["end"]["all"] < loss["text"]["all"]
     assert (calibration["reconstruction"], calibration["alpha"]) == (0, 0) and calibration["beta"] > 0
@@ -392,27 +384,14 @@ def test_from_the_identity_it_starts_at_the_text_and_cross_entropy_alone_goes_be
 
 
 def test_a_bottleneck_starts_as_pca_trains_both_maps_and_is_stored_as_a_linear_codec(
-    model, table_VD, compressor, sequences, label_masks, tmp_path
+    train, table_VD, compressor, tmp_path
 ):
     bottleneck = LinearBottleneck(compressor)
     rows_VD, everything = compressor.standardise(table_VD), torch.arange(len(table_VD))
     with torch.no_grad():
         torch.testing.assert_close(bottleneck(rows_VD), compressor.decompress(compressor.compress(table_VD)))
-    _, summary = train_phase2(
-        bottleneck,
-        model,
-        sequences[:40],
-        label_masks[:40],
-        sequences[40:],
-        label_masks[40:],
-        table_VD,
-        rows_VD,
-        compressor,
-        SETTINGS.model_copy(update={"epochs": 4}),
-        seed=0,
-        checkpoints=Checkpoints(tmp_path / "state"),
-        diagnostics=tmp_path / "diagnostics.jsonl",
-    )
+    settings = SETTINGS.model_copy(update={"epochs": 4})
+    _, _, summary = train(tmp_path, settings, adapter=bottleneck, codes_VK=rows_VD)
     assert summary["prompt_loss"]["end"]["all"] < summary["prompt_loss"]["start"]["all"]
     assert summary["calibration"]["beta"] > 0
     assert not torch.equal(bottleneck.encoder.weight, compressor.components_KD)
