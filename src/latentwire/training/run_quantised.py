@@ -6,8 +6,10 @@ import torch
 
 from latentwire.arms_table import Weighting
 from latentwire.codecs.adapted_product import AdaptedProductCodec
+from latentwire.codecs.base import NotApplicable
 from latentwire.codecs.product import ProductCodec
 from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.errors import InputError
 from latentwire.fingerprint import fingerprint
 from latentwire.resuming.work import Work
 from latentwire.settings import Phase1
@@ -36,10 +38,13 @@ def run_quantised(
         work: that this training is a part of; it continues where it was interrupted.
 
     Raises:
-        NotApplicable: the codec does not apply to this table.
+        InputError: the codec does not apply to this table.
     """
     compressor, table_VD = EmbeddingCompressor.load(files.compressor), load_table(files.table)
-    inner = ProductCodec.from_pretrained(files.codec)
+    try:
+        inner = ProductCodec.from_pretrained(files.codec)
+    except NotApplicable as reason:
+        raise InputError(f"{files.codec}: {reason}; leave the adapters on it out of evaluate.arms") from None
     rows_VD = compressor.compress(inner.decode(torch.arange(len(table_VD))))
     adapter = train_on_codes(
         files,

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.adapter import Adapter
+from latentwire.codecs.files import decline
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
+from latentwire.errors import InputError
 from latentwire.evaluation.reconstruction_metrics import question_sums, type_errors
 from latentwire.evaluation.reconstruction_summary import summarise
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase1
+from latentwire.table import save_table
 from latentwire.training import phase1
 from latentwire.training.phase1 import (
     TokenRows,
@@ -27,6 +30,8 @@ from latentwire.training.phase1 import (
     vocabulary_share,
     weighted_error,
 )
+from latentwire.training.run_phase1 import CodecTrainingFiles
+from latentwire.training.run_quantised import run_quantised
 
 V, D, K = 400, 16, 4
 CPU = torch.device("cpu")
@@ -325,3 +330,15 @@ def test_what_trains_on_another_device_is_brought_there():
     )
     predicted = Adapter.from_compressor(COMPRESSOR).to(meta).standardised(codes)
     assert weighted_error(predicted, targets, torch.tensor([1, 3])).device == meta
+
+
+def test_an_adapter_on_a_quantiser_that_declined_the_table_says_what_to_leave_out(tmp_path):
+    save_table(tmp_path / "table", TABLE)
+    EmbeddingCompressor(D, D, "identity").fit(TABLE).save(tmp_path / "identity")
+    decline(tmp_path / "pq8", "15 dimensions are no multiple of groups of 8")
+    named = {"train": "train", "held_out": "gate", "table": "table", "compressor": "identity", "codec": "pq8"}
+    files = CodecTrainingFiles.of({key: tmp_path / name for key, name in (named | {"output": "out"}).items()})
+    with pytest.raises(
+        InputError, match=r"no multiple of groups of 8; leave the adapters on it out of evaluate\.arms"
+    ):
+        run_quantised(files, Phase1(), CPU, seed=0, work=None)
