@@ -54,7 +54,6 @@ def table_parameter(config: PretrainedConfig) -> tuple[str, str]:
         InputError: the class can't serve; says what it lacks.
     """
     import torch
-    from torch import nn
     from transformers import AutoModelForCausalLM
 
     try:
@@ -65,6 +64,23 @@ def table_parameter(config: PretrainedConfig) -> tuple[str, str]:
         raise InputError(
             f"{config.model_type} can't be built as a causal language model ({said}): {ANOTHER}"
         ) from None
+    require_parts(model)
+    table = model.get_input_embeddings()
+    own = next(own for own, parameter in model.named_parameters() if parameter is table.weight)
+    return own, model.base_model_prefix
+
+
+def require_parts(model: Any) -> None:
+    """Refuse a model that can't read embeddings in generation, or whose layers, head and table can't be told apart.
+
+    Args:
+        model: a Hugging Face causal language model; its weights are not looked at.
+
+    Raises:
+        InputError: says what the class lacks.
+    """
+    from torch import nn
+
     name = type(model).__name__
     if "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters:
         raise InputError(f"{name} generates from token ids alone, not from embeddings: {ANOTHER}")
@@ -73,5 +89,3 @@ def table_parameter(config: PretrainedConfig) -> tuple[str, str]:
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
         raise InputError(f"{name}'s input embeddings are no table ({type(table).__name__}): {ANOTHER}")
-    own = next(own for own, parameter in model.named_parameters() if parameter is table.weight)
-    return own, model.base_model_prefix

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from latentwire.abilities import require_parts
 from latentwire.attention import attends_by_position
 
 IGNORED = -100
@@ -141,9 +142,13 @@ class PackedDecoder:
 
     Args:
         model: a Hugging Face causal language model.
+
+    Raises:
+        InputError: its layers and its output head can't be told apart.
     """
 
     def __init__(self, model: Any) -> None:
+        require_parts(model)
         self.decoder = model.base_model
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from latentwire.abilities import refusals, table_parameter
 from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
+from latentwire.evaluation.divergence import DivergenceReader
+from latentwire.training.phase2 import PromptScorer
 
 BASE = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -77,6 +79,14 @@ def test_a_class_that_cannot_serve_is_refused_in_one_line_with_what_it_lacks(kin
     with pytest.raises(InputError, match=said) as refused:
         table_parameter(config(kind, **own))
     assert "choose another model (model.path)" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("reader", [PromptScorer, DivergenceReader])
+def test_who_reads_hidden_states_refuses_a_model_without_layers_of_its_own(reader):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config("llama4_text", **LLAMA4))
+    with pytest.raises(InputError, match="Llama4ForCausalLM does not tell its layers from its output head"):
+        reader(model)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,8 @@ class Forbidden:
     ("cause", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full.*HF_HOME"),
+        (PermissionError(errno.EACCES, "Permission denied", "/home/one/.cache"), "permission for .*cache.*HF_HOME"),
+        (OSError(errno.EROFS, "Read-only file system", "/home/one"), "permission for .*/home/one.*HF_HOME"),
         (HfHubHTTPError("403 Forbidden", response=Forbidden()), "the hub refused the token.*may read gated"),
         (ConnectionError("no route to host"), "without a network.*hf download owner/model'"),
         (OSError("Consistency check failed"), "if a download broke off, run the same command again"),
