@@ -6,6 +6,11 @@ BIN := $(VENV)/bin
 # Where pip finds torch; for a CPU-only build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
+# Snakemake, matplotlib and the hub's client keep caches at home; if that can't be written, here.
+ifeq ($(shell test -w "$$HOME" && echo writable),)
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
+endif
+
 # The real model's base: the PyPI wheel, or the hub (not quantised: another model, with results of its own).
 BASE ?= wheel
 # Where SQuAD v1.1 comes from: the hub, or a folder with the official train-v1.1*.json and dev-v1.1*.json.
@@ -103,8 +108,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=..." >&2; exit 1; }
 	@echo "Set-up: torch, transformers, Snakemake and what they need, into $(VENV): 2 GB, several more with CUDA; repeated, seconds."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# Where a checkout's path has spaces, pip starts programs through a shell, which expands a "$$" in that path.
+	@grep -lI "^'''exec'" $(BIN)/* | xargs -r sed -i "2s|^'''exec' \".*/python[0-9.]*\" |'''exec' \"\$${0%/*}/python\" |"
 	touch $@
 
 clean-venv:

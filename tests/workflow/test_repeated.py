@@ -1,4 +1,4 @@
-"""The same experiment again gives the same bytes, and leaves other experiments alone."""
+"""The same experiment again gives the same bytes, in a folder of any name, and leaves other experiments alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 def test_a_second_run_from_nothing_gives_the_same_bytes_beside_another_experiment(
     fresh: Workspace, finished: Workspace, tmp_path: Path
 ):
-    workspace = fresh.copy(tmp_path)
+    workspace = fresh.copy(tmp_path / "it's $HOME; a {k} & b [0-9]*")
     other = workspace / "results/other"
     shutil.copytree(finished / RESULTS, other)
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")}
