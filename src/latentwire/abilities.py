@@ -64,14 +64,14 @@ def table_parameter(config: PretrainedConfig) -> tuple[str, str]:
         raise InputError(
             f"{config.model_type} can't be built as a causal language model ({said}): {ANOTHER}"
         ) from None
-    require_parts(model)
+    require_served(model)
     table = model.get_input_embeddings()
     own = next(own for own, parameter in model.named_parameters() if parameter is table.weight)
     return own, model.base_model_prefix
 
 
-def require_parts(model: Any) -> None:
-    """Refuse a model that can't read embeddings in generation, or whose layers, head and table can't be told apart.
+def require_served(model: Any) -> None:
+    """Refuse a model whose configuration or class says that it can't serve.
 
     Args:
         model: a Hugging Face causal language model; its weights are not looked at.
@@ -81,6 +81,8 @@ def require_parts(model: Any) -> None:
     """
     from torch import nn
 
+    if (refused := next(refusals(model.config.to_dict()), None)) is not None:
+        raise InputError(refused)
     name = type(model).__name__
     if "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters:
         raise InputError(f"{name} generates from token ids alone, not from embeddings: {ANOTHER}")

@@ -62,7 +62,7 @@ def _way_out(kind: str, name: str, causes: list[BaseException]) -> str:
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return "the disk is full: free some space, or set HF_HOME to a folder on another one"
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            return f"no permission for {cause.filename!r}: give it, or set HF_HOME to a folder of yours"
+            return f"no permission for {cause.filename or 'the cache'}: give it, or set HF_HOME to a folder of yours"
     if any(isinstance(cause, _OUT_OF_REACH) for cause in causes):
         option = "" if kind == "model" else " --repo-type dataset"
         return (

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from latentwire.abilities import require_parts
+from latentwire.abilities import require_served
 from latentwire.attention import attends_by_position
 
 IGNORED = -100
@@ -144,11 +144,11 @@ class PackedDecoder:
         model: a Hugging Face causal language model.
 
     Raises:
-        InputError: its layers and its output head can't be told apart.
+        InputError: the model's configuration or its class says that it can't serve.
     """
 
     def __init__(self, model: Any) -> None:
-        require_parts(model)
+        require_served(model)
         self.decoder = model.base_model
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

@@ -87,6 +87,9 @@ def test_who_reads_hidden_states_refuses_a_model_without_layers_of_its_own(reade
         model = AutoModelForCausalLM.from_config(config("llama4_text", **LLAMA4))
     with pytest.raises(InputError, match="Llama4ForCausalLM does not tell its layers from its output head"):
         reader(model)
+    model.config.update({"logit_scale": 0.5})
+    with pytest.raises(InputError, match=r"rescales its logits \(logit_scale\)"):
+        reader(model)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from latentwire.abilities import refusals
 from latentwire.adapter import Rebuilder
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.errors import InputError
 from latentwire.files import hash_of, read_json, write_json
 from latentwire.packing import PackedDecoder, PromptBatch, prompt_batch
 from latentwire.processes import Processes
@@ -60,15 +58,11 @@ class PromptScorer:
         model: a Hugging Face causal language model, frozen.
 
     Raises:
-        InputError: the model's configuration says that it can't serve.
+        InputError: the model can't serve.
     """
 
     def __init__(self, model: Any) -> None:
-        config = model.config
-        if (refused := next(refusals(config.to_dict()), None)) is not None:
-            raise InputError(refused)
-        self.head = model.get_output_embeddings()
-        self.decoder = PackedDecoder(model)
+        self.decoder, self.head = PackedDecoder(model), model.get_output_embeddings()
         self.device, self.layout = self.decoder.device, self.decoder.layout
 
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
