@@ -60,6 +60,7 @@ wildcard_constraints:
     arm="|".join([*(arm for arms in TRAINED.values() for arm in arms), *UNCOMPRESSED, *QUANTISED]),
     codec="|".join([*{row.codec for row in ARMS.values() if row.codec}, *OWN_CODECS]),
     shard=r"\d+",
+    weighting="root|type",
 
 
 def flags(section, *names, prefix=""):
@@ -75,7 +76,7 @@ def all_but(section, *names):
 
 
 def optional_flag(name, value):
-    """A flag that is left out where the value is None, False or empty, and stands alone where it is True."""
+    """A flag that is left out if the value is None, False or empty, and stands alone if it is True."""
     if value is None or value is False or value == {}:
         return ""
     if value is True:
@@ -133,7 +134,7 @@ def device(stage):
 
 
 def in_processes(stage):
-    """How Python starts one process per GPU of a stage's job, where it reserves several."""
+    """How Python starts one process per GPU of a stage's job, if it reserves several."""
     gpus = config["resources"][stage]["gpu"] if device(stage) == "cuda" else 0
     return f"-m torch.distributed.run --standalone --nproc-per-node {gpus}" if gpus > 1 else ""
 
@@ -179,7 +180,7 @@ def benchmark_of(path):
 
 
 def at_dimension(k, primary, exploratory):
-    """A setting of the primary code dimension, or of the exploratory ones where they have their own."""
+    """A setting of the primary code dimension, or of the exploratory ones if they have their own."""
     return primary if exploratory is None or k is None or int(k) == DIMS[0] else exploratory
 
 

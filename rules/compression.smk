@@ -44,6 +44,29 @@ rule fit_pca:
         " {params.smoothing} --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
 
 
+# By the root of counts, and by type: rarer tokens weigh more than in the plan's compressor.
+rule fit_weighted_pca:
+    input:
+        table=PATHS.table,
+        counts=PATHS.counts,
+    output:
+        compressor=PATHS.compressor("pca_{weighting}"),
+        provenance=provenance(PATHS.compressor("pca_{weighting}")),
+    log:
+        log_of(PATHS.compressor("pca_{weighting}")),
+    benchmark:
+        benchmark_of(PATHS.compressor("pca_{weighting}"))
+    threads: threads_of("compression")
+    resources:
+        **job_resources("compression"),
+    params:
+        dim=max(DIMS),
+        code=code("fit_pca.py"),
+    shell:
+        "exec {PYTHON} {SCRIPTS}/fit_pca.py --weighting {wildcards.weighting} --table {input.table}"
+        " --counts {input.counts} --compress_dim {params.dim} --threads {threads} --output {output.compressor} > {log} 2>&1"
+
+
 rule fit_random_projection:
     input:
         table=PATHS.table,

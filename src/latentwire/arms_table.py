@@ -125,6 +125,8 @@ _CODECS = (
         stage="phase1",
     ),
     Arm("pca", "codec", "codes rebuilt by PCA's own inverse, nothing trained", "pca"),
+    Arm("pca_root", "codec", "as pca, fitted by the square root of (token counts + 1)", "pca_root"),
+    Arm("pca_type", "codec", "as pca, fitted by token types: every row weighs the same", "pca_type"),
     Arm("snap", "bound", "for each code, the token of the vocabulary with the nearest code", "pca"),
     Arm("snap_d", "bound", "for each code, the token nearest to PCA's inverse", "pca"),
     Arm(
@@ -194,7 +196,10 @@ ROWS = (
 )
 ARMS = {row.name: row for row in ROWS}
 # The fitted compressor that a codec's codes come from, by the codec's name.
-COMPRESSORS = {"pca": "pca", "random": "random", "pca_int8": "pca", "pca_int4": "pca", "identity_ppl": "identity"}
+COMPRESSORS = {
+    "pca": "pca", "pca_root": "pca_root", "pca_type": "pca_type", "random": "random", "pca_int8": "pca",
+    "pca_int4": "pca", "identity_ppl": "identity",
+}  # fmt: skip
 TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
 UNCOMPRESSED, QUANTISED = (
     tuple(row.name for row in ROWS if row.stage == stage) for stage in ("uncompressed", "quantised")

@@ -62,13 +62,13 @@ TableArm = Literal[
     "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8", "adapted_pq8", "adapted_pq8_root",
 ]  # fmt: skip
 CodeArm = Literal[
-    "pca", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled", "phase1_root",
-    "bottleneck",
+    "pca", "pca_root", "pca_type", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled",
+    "phase1_root", "bottleneck",
 ]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 NoiseCodec = Literal[
-    "pca", "quant", "pca_int8", "pca_int4", "int8", "int4", "int4_asymmetric", "int2", "int2_asymmetric", "fp8", "nf4",
-    "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
+    "pca", "pca_root", "pca_type", "quant", "pca_int8", "pca_int4", "int8", "int4", "int4_asymmetric", "int2",
+    "int2_asymmetric", "fp8", "nf4", "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
 ]  # fmt: skip
 Draws = Annotated[int, Field(ge=1, le=100)]
 

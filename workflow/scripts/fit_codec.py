@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--table", type=Path, required=True, help="embedding table")
     parser.add_argument("--counts", type=Path, required=True, help="token counts")
     parser.add_argument(
-        "--compressor", type=Path, help="fitted compressor, for pca, random, identity_ppl, pca_int8 and pca_int4"
+        "--compressor", type=Path, help="fitted compressor, for codecs with codes on its axes, such as pca_int8"
     )
     parser.add_argument("--compress_dim", type=int, help="code dimension K, the budget of a codec that has one")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")

@@ -16,6 +16,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--method", choices=("pca", "random", "identity"), default="pca", help="axes of the compressor"
     )
+    parser.add_argument(
+        "--weighting",
+        choices=("counts", "root", "type"),
+        default="counts",
+        help="what a token type weighs: its count, the square root of that plus one, or as much as any other",
+    )
     parser.add_argument("--compress_dim", type=int, help="largest code dimension asked for; by default all")
     cli.add_settings(parser, Pca, "smoothing")
     parser.add_argument("--seed", type=int, default=0, help="of the random axes")
@@ -28,7 +34,7 @@ def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
     from latentwire.compression.compressor import EmbeddingCompressor
-    from latentwire.compression.counts import load_counts
+    from latentwire.compression.counts import fitting_weights, load_counts
     from latentwire.errors import InputError
     from latentwire.files import write_text
     from latentwire.provenance import write_provenance
@@ -37,9 +43,10 @@ def main() -> None:
     table = load_table(arguments.table)
     width = table.shape[1]
     compress_dim = width if arguments.compress_dim is None else arguments.compress_dim
+    weights = fitting_weights(load_counts(arguments.counts)["pca"], arguments.weighting)
     try:
         compressor = EmbeddingCompressor(width, compress_dim, arguments.method, seed=arguments.seed).fit(
-            table, load_counts(arguments.counts)["pca"], arguments.smoothing
+            table, weights, arguments.smoothing
         )
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -39,7 +39,7 @@ class EmbeddingCompressor:
 
     Attributes (after :meth:`fit`, float32):
         mean_D: μ over the fitted occurrences.
-        scale: s, a scalar: root mean variance a dimension.
+        scale: s, a scalar: root mean variance per dimension.
         components_KD: orthonormal axes.
         code_std_K: standard deviation of each code dimension over the fitted occurrences.
         spectrum_D: eigenvalues of the covariance in raw units (``pca`` only).
@@ -67,7 +67,7 @@ class EmbeddingCompressor:
 
         Args:
             embeddings: float ``[.., D]``; every leading axis counts as rows.
-            counts: occurrences of each row, int64 ``[rows]``; None counts each row once.
+            counts: occurrences of each row, or other weights, ``[rows]``; None counts each row once.
             smoothing: occurrences added to every row, so that rows that don't occur count a little.
 
         Returns:
@@ -166,7 +166,7 @@ class EmbeddingCompressor:
 
     @classmethod
     def load(cls, path: str | Path, output_dim: int | None = None) -> EmbeddingCompressor:
-        """A saved compressor, cut to ``output_dim`` axes where that is given."""
+        """A saved compressor, cut to ``output_dim`` axes if that is given."""
         with reading(path), safe_open(path, framework="pt") as stored:
             facts = json.loads(stored.metadata()["compressor"])
             tensors = {name: stored.get_tensor(name) for name in _TENSORS}

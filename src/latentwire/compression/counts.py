@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.integrity import reading
 
+FittingWeighting = Literal["counts", "root", "type"]
 CHUNK_TOKENS = 1 << 20
 # Rows whose sum stays in a core's cache.
 SUM_ROWS = 256
@@ -79,6 +81,17 @@ def count_splits(
     stream = iter(prompts)
     pca_V = count_tokens(itertools.islice(stream, pca_sample_size(samples, available)), vocab_size)
     return {"pca": pca_V, "train": pca_V + count_tokens(stream, vocab_size)}
+
+
+def fitting_weights(counts_V: torch.Tensor, weighting: FittingWeighting) -> torch.Tensor:
+    """What a token type weighs in a fit, ``[V]``.
+
+    Args:
+        counts_V: token counts.
+        weighting: ``counts``, ``root`` (the square root of the count plus one) or ``type`` (all types weigh the same).
+    """
+    powers = {"root": 0.5, "type": 0.0}
+    return counts_V if weighting == "counts" else (counts_V + 1).double() ** powers[weighting]
 
 
 def mean_embedding(table_VD: torch.Tensor, weights_V: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,7 @@ def weighted_moments(table_VD: torch.Tensor, counts_V: torch.Tensor, smoothing: 
 
     Args:
         table_VD: embeddings, any float dtype, ``[V, D]``.
-        counts_V: occurrences of each row, int64 ``[V]``; rows without weight are not read.
+        counts_V: occurrences of each row, or other weights, ``[V]``; rows without weight are not read.
         smoothing: λ, occurrences added to every row.
 
     Raises:

@@ -32,7 +32,7 @@ from latentwire.codecs.rotated import RotatedCodec
 from latentwire.codecs.rounded import RoundedLinearCodec
 from latentwire.codecs.scalar import ScalarCodec
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.counts import count_tokens, save_counts
+from latentwire.compression.counts import count_tokens, fitting_weights, save_counts
 from latentwire.evaluation.evaluate import evaluate_arm
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.questions import arm_batches
@@ -85,8 +85,9 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
             return ResidualCodec.fit(table_VD, counts_V + 1, 2, 8)
     if row.stage == "uncompressed":
         k = table_VD.shape[1]
-    compressor = EmbeddingCompressor(table_VD.shape[1], k, COMPRESSORS[row.codec])
-    compressor.fit(table_VD, counts_V)
+    method, _, weighting = COMPRESSORS[row.codec].partition("_")
+    compressor = EmbeddingCompressor(table_VD.shape[1], k, method)
+    compressor.fit(table_VD, fitting_weights(counts_V, weighting or "counts"))
     if row.family == "rounded":
         return RoundedLinearCodec.of(compressor, table_VD, counts_V, 4)
     linear = LinearCodec.of(compressor, table_VD)

@@ -528,7 +528,7 @@ def test_every_code_of_the_second_stage_is_the_nearest_codeword_to_the_residual(
 
 # Bits per parameter of 192 dimensions in float32 without what all rows share; of PCA's at K = 6.
 RATES = {
-    "identity_ppl": 32, "pca": 32 * 6 / 192, "pca_int8": 8 * 6 / 192, "pca_int4": 4 * 6 / 192,
+    "identity_ppl": 32, **dict.fromkeys(("pca", "pca_root", "pca_type"), 32 * 6 / 192), "pca_int8": 8 * 6 / 192, "pca_int4": 4 * 6 / 192,
     "int8": 8.25, "int4": 4.25, "int4_asymmetric": 4.5, "int2": 2.25, "int2_asymmetric": 2.5,
     "fp8": 8 + 16 / 192, "nf4": 4.25, "rotated4": 4 + 16 / 192, "rotated2": 2 + 16 / 192,
     "pq4": 2, "pq4_root": 2, "pq4_type": 2, "pq6": 8 / 6, "pq8": 1, "rq8": 2,
@@ -537,10 +537,11 @@ RATES = {
 
 def test_every_codec_of_the_table_is_fitted_by_its_name_at_its_rate(tmp_path: Path):
     table_VD, counts_V = torch.randn(300, 192), counts(8)
-    EmbeddingCompressor(192, 9).fit(table_VD, counts_V).save(tmp_path / "pca.safetensors")
+    for name in ("pca", "pca_root", "pca_type"):
+        EmbeddingCompressor(192, 9).fit(table_VD, counts_V).save(tmp_path / f"{name}.safetensors")
     EmbeddingCompressor(192, 192, "identity").fit(table_VD, counts_V).save(tmp_path / "identity.safetensors")
     assert {row.codec for row in ARMS.values() if row.codec} == {*RATES, "quant", "random"}
-    assert {*COMPRESSORS.values()} == {"pca", "random", "identity"} and {"pca", "random"} <= {*COMPRESSORS}
+    assert {*COMPRESSORS.values()} == {"pca", "pca_root", "pca_type", "random", "identity"}
     for name, rate in RATES.items():
         dim = 6 if ARMS[name].sized else None
         compressor = tmp_path / f"{COMPRESSORS[name]}.safetensors" if name in COMPRESSORS else None
