@@ -65,15 +65,15 @@ check: lint  ## linters, type check and the fast tests: a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses 2 --dist loadfile --quiet
 
 # Folders in the order of their files' length, so that the last to run are short.
-test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster where one can be started, or why not
+test: lint  ## set-up, linters, type check, tests; those on a Slurm cluster if one can be started, or why not
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/programs tests/workflow tests/unit --numprocesses 2 --dist loadfile \
 	  --no-loadscope-reorder
-	$(BIN)/pytest tests/slurm tests/demo
+	$(BIN)/pytest tests/slurm tests/demo --numprocesses 2 --dist loadfile
 
-test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fails where none can be started
+test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fails if none can be started
 	LATENTWIRE_REQUIRE_SLURM=1 $(BIN)/pytest tests/slurm
 
-test-real: $(READY)  ## the real model's tests; skipped, with the reason, where its wheel can't be had
+test-real: $(READY)  ## the real model's tests; skipped, with the reason, if its wheel can't be had
 	$(BIN)/pytest tests/real
 
 campaign: $(READY)  ## kills, damage, faults and fuzz for MINUTES (60); continues in results/campaign after any stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub reads it: no test may touch the network
@@ -28,6 +29,12 @@ settings.load_profile("repeatable")
 
 # Bit-identity is promised at an equal thread count.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """A collection of garbage would look at every object of the libraries."""
+    gc.freeze()
+
 
 TinyModel = Callable[..., LlamaForCausalLM]
 

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 SERVER = """
-import atexit, contextlib, gc, json, os, runpy, select, signal, socket, sys, threading
+import atexit, contextlib, gc, inspect, json, os, runpy, select, signal, socket, sys, threading
 
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind(sys.argv[1] + ".new")
@@ -27,6 +27,14 @@ listener.listen(64)
 for name in sys.argv[2:]:
     with contextlib.suppress(ModuleNotFoundError):  # of an environment that is to do without
         __import__(name)
+getmodule = inspect.getmodule
+
+def module_of(found, filename=None):
+    # Otherwise every class with documented fields looks through thousands of modules for the one that defines it.
+    module = sys.modules.get(found.f_globals.get("__name__")) if inspect.isframe(found) else None
+    return module if module and vars(module) is found.f_globals else getmodule(found, filename)
+
+inspect.getmodule = module_of
 gc.freeze()  # a collection would copy the memory of every object
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 
@@ -96,6 +104,8 @@ CLIENT = """#!{client} -IS
 import json, os, signal, socket, sys
 
 arguments = sys.argv[1:]
+if arguments[:1] == ["-u"]:  # as torchrun starts programs; their output is read when they have ended
+    del arguments[0]
 if not arguments or not (arguments[0] in ("-m", "-c") or arguments[0].endswith(".py")):
     os.execv({python!r}, [{python!r}, *arguments])
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

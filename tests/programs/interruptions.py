@@ -24,7 +24,8 @@ from latentwire.resuming import stopping
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["transformers.models.llama.modeling_llama", "latentwire.standalone"])
+# Frozen last: a collection of garbage would copy the memory of every object of the libraries.
+processes.set_forkserver_preload(["transformers.models.llama.modeling_llama", "latentwire.standalone", "frozen"])
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def run(script: str, arguments: Sequence[str], folder: Path, interruption: Fault
     """Run a program of ``workflow/scripts`` in ``folder``, which keeps its ``state`` there and logs to ``log``.
 
     Returns:
-        Its exit status (minus a signal's number where one ended it).
+        Its exit status (minus a signal's number if one ended it).
     """
     process = processes.Process(target=_run, args=(script, arguments, folder, interruption))
     process.start()

@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "NotFound", f"the loopback hub has no {path}")
 
     def _open(self, kind: str, name: str, revision: str) -> Repository | None:
-        """The repository, where it may be read; otherwise the hub's refusal is sent."""
+        """The repository, if it may be read; otherwise the hub's refusal is sent."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         repository = self.server.hub.repositories.get((kind, name))
         if token not in ("", TOKEN, OUTSIDER):

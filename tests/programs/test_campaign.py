@@ -44,6 +44,6 @@ def test_a_trial_is_drawn_again_as_it_was(tmp_path):
     assert first == same != other and not turns[0].going
 
 
-@pytest.mark.parametrize("campaign", ["kills", "damage", "faults", "fuzz"])
+@pytest.mark.parametrize("campaign", ["kills", "damage", "faults", "fuzz", "configurations"])
 def test_every_campaign_can_be_asked_for(campaign):
     assert callable(import_module(campaign).campaign)

@@ -5,11 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 
 import pytest
 import torch
 from interruptions import SCRIPTS, Interruption, _run, processes, run
+from preloaded import preloaded_python
 from safetensors.torch import load_file
 from test_interruptions import command, inputs  # noqa: F401, a fixture
 
@@ -59,9 +59,12 @@ def test_two_processes_have_the_loss_curve_of_one_and_write_one_result(phase2, t
     script, arguments = phase2
     assert run(script, arguments, tmp_path / "one") == 0
     (tmp_path / "two").mkdir()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = [*launch, SCRIPTS / script, *arguments]
-    done = subprocess.run(started, cwd=tmp_path / "two", capture_output=True, text=True, check=False)
+    python = str(preloaded_python())
+    launch = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, SCRIPTS / script, *arguments], cwd=tmp_path / "two", env=os.environ | {"PYTHON_EXEC": python},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected, found = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert found.keys() == expected.keys() and len(found) > 3

@@ -56,7 +56,7 @@ KillWait=20
 # A node that does not answer for so long has failed.
 SlurmdTimeout=10
 ReturnToService=2
-# As at sites that requeue a job only where it asks for it.
+# As at sites that requeue a job only if it asks for it.
 JobRequeue=0
 # A job that takes more memory than it asked for is killed: the one way without control groups. (It ends as FAILED.)
 JobAcctGatherType=jobacct_gather/linux

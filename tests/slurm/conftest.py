@@ -16,7 +16,7 @@ from workspace import RESULTS, Workspace, new_workspace, write_reader
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A running Slurm cluster; its tests are skipped where none can be started, unless one is demanded."""
+    """A running Slurm cluster; its tests are skipped if none can be started, unless one is demanded."""
     if reason := missing():
         demanded = os.environ.get("LATENTWIRE_REQUIRE_SLURM") == "1"
         (pytest.fail if demanded else pytest.skip)(f"no Slurm cluster: {reason}")

@@ -28,9 +28,23 @@ ONE_K = EXPERIMENT | {
     "resources": STAGES,
 }
 
-# Looking often makes tests short; everything else is the profile's. Looks grow rarer by 10 s until a job has ended, so
-# the first one is about when a job of this size ends.
-QUICK = ("--slurm-init-seconds-before-status-checks", "6", "--latency-wait", "5", "--jobs", "6")
+# Looking at the jobs every second makes tests short; everything else is the profile's. The plugin's own looks grow rarer
+# by 10 s until a job has ended, and no option changes that.
+SNAKEMAKE = """
+import asyncio
+
+from snakemake.cli import main
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+
+async def a_second(_):
+    await asyncio.sleep(1)
+
+
+RemoteExecutor.sleep = a_second
+main()
+"""
+QUICK = ("--latency-wait", "5", "--jobs", "6")
 
 
 def rule_of(job: dict[str, str]) -> str:
@@ -108,7 +122,7 @@ def start(cluster: Cluster, workspace: Workspace, *arguments: str) -> Run:
     with log.open("wb") as output:
         process = subprocess.Popen(
             # It must not outlive a test run that is killed: told to end, it would wait for jobs of a cluster that is gone.
-            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments]
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", SNAKEMAKE, "--profile", "slurm", *arguments]
             + [*QUICK, "--configfile", "tiny.yaml"],
             cwd=workspace.folder,
             env=environment(workspace.folder) | cluster.environment,

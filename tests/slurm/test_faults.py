@@ -184,7 +184,7 @@ SPREAD = "import time\nmemory = bytearray(b'1') * (2500 << 20)\ntime.sleep(5)\nd
 
 @pytest.fixture(scope="module")
 def exhausted(cluster: Cluster, prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """PCA where reading the table takes more memory than its first attempt has, and the fit more time."""
+    """PCA: reading the table takes more memory than its first attempt has, and the fit more time."""
     workspace = prepared.copy(tmp_path_factory.mktemp("exhausted"))
     configuration = yaml.safe_load((workspace / "tiny.yaml").read_text())
     configuration["resources"]["compression"]["runtime"] = 1

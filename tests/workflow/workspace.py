@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shutil
@@ -80,6 +81,8 @@ def new_workspace(folder: Path, reader: Path, experiment: dict[str, Any]) -> Wor
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, folder / name)
+    # Once, for this workspace and its copies: programs that start by the hundred write none.
+    compileall.compile_dir(folder / "src", quiet=1)
     shutil.copytree(reader, folder / "reader")
     shutil.copytree(ROOT / "resources/reader", folder / "resources/reader")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
