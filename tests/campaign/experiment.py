@@ -74,7 +74,7 @@ class Experiment:
 
     @cached_property
     def undisturbed(self) -> Workspace:
-        """The finished experiment; run where it is not there yet."""
+        """The finished experiment; run if it is not there yet."""
         workspace = Workspace(self.folder / "undisturbed")
         log = self.folder / "undisturbed.log"
         if not (workspace / f"{RESULTS}/report.html").exists() or not is_current(workspace):
