@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 READ, TO_CPU, TO_GPU, INDEX = "read", "copy to the CPU", "copy to the GPU", "boolean index"
 # Operations that take tensors of both devices.
 COPIES = {"copy_", "_to_copy"}
-# Those that take indices from the CPU, and wait where one is a mask, whose positions have to be counted.
+# Those that take indices from the CPU, and wait if one is a mask, whose positions have to be counted.
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # Those whose result, or its shape, the host has to know; with what a wait for it is called.
 WAITS = {
@@ -163,7 +163,7 @@ def _is_gpu(device: Any) -> bool:
 
 
 def _caller() -> tuple[str, int, str]:
-    """The innermost line of the package; where there is none, of what is neither torch nor this module."""
+    """The innermost line of the package; if there is none, of what is neither torch nor this module."""
     frame: FrameType | None = sys._getframe(1)
     other = ("?", 0, "?")
     while frame is not None:

@@ -91,7 +91,7 @@ def spoilt(generator: random.Random) -> Any:
 
 
 def put(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of nested lists and dictionaries with the value at ``path`` replaced, or removed where it is ``...``."""
+    """A copy of nested lists and dictionaries with the value at ``path`` replaced, or removed if it is ``...``."""
     changed = copy.deepcopy(content)
     place = changed
     for key in path[:-1]:

@@ -13,7 +13,7 @@ from latentwire.integrity import reading, remake
 if TYPE_CHECKING:
     import pandas as pd
 
-# Arrow's threads wait for each other for ever where memory is limited (ulimit -v) and runs out.
+# Arrow's threads wait for each other for ever if memory is limited (ulimit -v) and runs out.
 ONE_THREAD: dict[str, Any] = {"use_threads": False, "pre_buffer": False}
 
 

@@ -19,7 +19,7 @@ COMMAND_VARIABLE = "LATENTWIRE_COMMAND"
 def typed(program: str) -> str:
     """``program`` beside the interpreter that runs this, as a word of a shell command.
 
-    Relative where it is below the working directory (``.venv/bin/snakemake``), so that the words are the same in every
+    Relative if it is below the working directory (``.venv/bin/snakemake``), so that the words are the same in every
     checkout. Where nothing of that name is beside the interpreter, the name itself.
     """
     beside, here = Path(sys.executable).parent / program, Path.cwd()

@@ -98,9 +98,9 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     if gate["failing"] > gate["threshold"]:
         yield f"gate.failing: {gate['failing']} is above gate.threshold, {gate['threshold']}"
     if data["source"] == "hub" and not data["path"]:
-        yield "data.path: needed where data.source is 'hub'"
+        yield "data.path: needed if data.source is 'hub'"
     if data["source"] == "local" and not data["train_file"]:
-        yield "data.train_file: needed where data.source is 'local'"
+        yield "data.train_file: needed if data.source is 'local'"
     for key in ("train_file", "dev_file"):
         if data["source"] == "local" and data[key] and not os.path.isfile(root / data[key]):
             yield f"data.{key}: {_shortened.repr(data[key])} does not exist"
@@ -229,7 +229,7 @@ def _content(file: Path) -> bytes:
 
 
 def content_identity(path: Path) -> str:
-    """A short hash of a source file's or local model directory's content; the path itself where it is on the hub.
+    """A short hash of a source file's or local model directory's content; the path itself if it is on the hub.
 
     A ``touch`` changes nothing. Files above 64 MB count by their size and 64 blocks spread evenly over them, their
     start and end among these: another training of the weights shows, an edit of single values may not.

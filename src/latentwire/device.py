@@ -22,7 +22,7 @@ _held: list[IO[str]] = []
 
 
 def choose_device(wanted: str) -> torch.device:
-    """``cpu``, ``cuda``, or ``auto`` (CUDA where there is one).
+    """``cpu``, ``cuda``, or ``auto`` (CUDA if there is one).
 
     Raises:
         InputError: ``cuda`` is asked for and there is none.

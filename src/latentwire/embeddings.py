@@ -53,7 +53,7 @@ def read_parameter(model: str, revision: str | None, own: str, prefix: str, what
 
 
 def _file_of(model: str, revision: str | None, names: list[str], what: str) -> tuple[str | None, Path]:
-    """The file that holds a parameter, and the parameter's name where an index tells it."""
+    """The file that holds a parameter, and the parameter's name if an index tells it."""
     try:
         index = json.loads(fetch(model, "model.safetensors.index.json", revision).read_text(encoding="utf-8"))
     except (FileNotFoundError, InputError) as error:

@@ -32,7 +32,7 @@ LEFT_OUT = {
     "integrity": "*",  # it refuses a file, or changes nothing of what is read
     "layout": "*",  # where files are: their paths are inputs, outputs and parameters of rules
     "hub.unavailable": "*",  # words of an error that ends the program
-    "provenance.write_provenance": "*.py",  # beside a finished result; an entry where a later stage reads it
+    "provenance.write_provenance": "*.py",  # beside a finished result; an entry if a later stage reads it
     "settings": "*",  # values reach a program as flags, which are parameters of its rule
     "resuming.stopping": "*",  # a run goes on or has no result, and what continues it takes the steps that were left
 }
@@ -150,7 +150,7 @@ class _Source:
 
 @cache
 def _source(name: str | Path) -> _Source | None:
-    """A program, or a module of the package by its dotted name; None where there is no such module."""
+    """A program, or a module of the package by its dotted name; None if there is no such module."""
     if isinstance(name, Path):
         return _Source(name.name, name)
     base = ROOT.joinpath(*name.split(".")[1:])

@@ -95,7 +95,7 @@ class Layout:
 
     @property
     def training_allowed(self) -> str:
-        """There where the ceiling allows training."""
+        """Exists if the ceiling allows training."""
         return f"{self.root}/training_allowed.json"
 
     def gate(self, k: object, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Batches of prompts that are read without generating: several prompts in a row where that saves reading padding.
+"""Batches of prompts that are read without generating: several prompts in a row if that saves reading padding.
 
 Prompts that stand in one row see themselves alone, and count their positions from zero, so what is read is what each
 prompt is alone.

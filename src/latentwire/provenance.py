@@ -37,19 +37,19 @@ def _version(package: str) -> str | None:
 
 
 def utc_day() -> str:
-    """Today in UTC, as ``2026-11-24``; the day of ``SOURCE_DATE_EPOCH`` where that is set."""
+    """Today in UTC, as ``2026-11-24``; the day of ``SOURCE_DATE_EPOCH`` if that is set."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     return (datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)).date().isoformat()
 
 
 def code_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit of the code that runs, with ``-dirty`` where tracked files have uncommitted changes.
+    """The commit of the code that runs, with ``-dirty`` if tracked files have uncommitted changes.
 
     Args:
         folder: of the code.
 
     Returns:
-        None where git is not installed, or does not track the folder's files.
+        None if git is not installed, or does not track the folder's files.
     """
     git = ["git", "--no-optional-locks", "-C", str(folder)]
     try:
@@ -106,7 +106,7 @@ def write_provenance(
 
 
 def _model_card(model: str | None, inputs: Iterable[Path]) -> dict[str, Any] | None:
-    """What a model directory was made from, where this project made it; its own, or that of the inputs' model."""
+    """What a model directory was made from, if this project made it; its own, or that of the inputs' model."""
     if model is not None:
         card = Path(model) / MODEL_CARD
         return {name: read_json(card)[name] for name in ("base", "lora")} if card.is_file() else None

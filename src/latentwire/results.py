@@ -42,7 +42,7 @@ def estimate_of(interval: IntervalRecord) -> float:
 
 
 class Calibration(TypedDict):
-    """Mean losses and norms of their gradients at the start; None where the control has no model to measure with.
+    """Mean losses and norms of their gradients at the start; None if the control has no model to measure with.
 
     ``prompt_loss`` is what β weighs: the prompt's cross-entropy, or KL if it is distilled.
     """
@@ -252,7 +252,7 @@ class Kept(TypedDict):
     """Which codecs are shown to keep a share of the uncompressed text's F1, by their names over all code dimensions.
 
     ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs; ``shown``
-    is in the order of ``bits`` per table parameter; ``p`` is Holm's, None where it can't be tested.
+    is in the order of ``bits`` per table parameter; ``p`` is Holm's, None if it can't be tested.
     """
 
     share: float

@@ -1,4 +1,4 @@
-"""How a program ends: with the message alone where the user can mend it."""
+"""How a program ends: with the message alone if the user can mend it."""
 
 import argparse
 import signal

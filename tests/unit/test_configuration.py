@@ -95,8 +95,8 @@ def test_what_a_setting_refuses(argument, message):
     ("arguments", "message"),
     [
         (["gate={threshold: 0.6, failing: 0.65}"], "gate.failing: 0.65 is above gate.threshold, 0.6"),
-        (["data={source: hub, path: null}"], "data.path: needed where data.source is 'hub'"),
-        (["data={source: local}"], "data.train_file: needed where data.source is 'local'"),
+        (["data={source: hub, path: null}"], "data.path: needed if data.source is 'hub'"),
+        (["data={source: local}"], "data.train_file: needed if data.source is 'local'"),
         (["data={source: local, train_file: no.json}"], "data.train_file: 'no.json' does not exist"),
         (["data={source: local, train_file: pyproject.toml, dev_file: no.json}"], "data.dev_file: 'no.json' does not"),
         (["pca={samples: 101}", "data={train_samples: 100}"], "pca.samples: 101 is more than data.train_samples, 100"),

@@ -214,7 +214,7 @@ def hub(monkeypatch):
 @pytest.mark.parametrize("shard", ["5GB", "150KB"])
 @pytest.mark.parametrize("missing", [EntryNotFoundError("404"), LocalEntryNotFoundError("offline, not cached")])
 def test_from_the_hub_or_its_offline_cache_the_table_alone_is_fetched_at_its_revision(saved, hub, shard, missing):
-    """A cached model of one file must be found without a network, where its missing index can't be told from a lost one."""
+    """A cached model of one file must be found without a network, though its missing index can't be told from a lost one."""
     folder, expected_VD = saved(shard=shard)
     standing_in = hub(folder, missing)
     assert torch.equal(read_embeddings("owner/model", "abc"), expected_VD)

@@ -1,4 +1,4 @@
-"""The DAG before and after the gates: Phase 2 is part of the experiment exactly where its gate asks for it."""
+"""The DAG before and after the gates: Phase 2 is part of the experiment exactly if its gate asks for it."""
 
 from __future__ import annotations
 

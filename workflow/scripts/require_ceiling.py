@@ -1,4 +1,4 @@
-"""Refuse to go on to training where the ceiling check failed and is not overridden."""
+"""Refuse to go on to training if the ceiling check failed and is not overridden."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentwire import cli
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__, threads=False)
     parser.add_argument("--ceiling", type=Path, required=True, help="what the ceiling check found")
-    parser.add_argument("--output", type=Path, required=True, help="file to write where training is allowed (JSON)")
+    parser.add_argument("--output", type=Path, required=True, help="file to write if training is allowed (JSON)")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """``snap`` and ``snap_d``: original rows of the table, found from the code alone.
 
-``snap`` searches in code space and is lossless where codes are distinct: the bound of any decoder that knows the
+``snap`` searches in code space and is lossless if codes are distinct: the bound of any decoder that knows the
 table. ``snap_d`` searches for the row nearest to the linear inverse.
 """
 

@@ -23,7 +23,7 @@ BLOCK_ROWS = 8192
 
 
 def quantisation_bits(input_dim: int, code_dim: int, code_bits: int) -> int | None:
-    """Bits per number that fit into a code of ``code_dim`` numbers of ``code_bits`` bits; None where 1 is too many."""
+    """Bits per number that fit into a code of ``code_dim`` numbers of ``code_bits`` bits; None if 1 is too many."""
     return next((bits for bits in BITS if bits * input_dim <= code_dim * code_bits), None)
 
 

@@ -180,7 +180,7 @@ class World:
         return rng.choice(phrases[kind])
 
     def value(self, subject: str, relation: Relation, taken: set[str]) -> str | None:
-        """The object of ``relation`` for ``subject``, or None where it is already in ``taken``."""
+        """The object of ``relation`` for ``subject``, or None if it is already in ``taken``."""
         key = (subject, relation)
         if key not in self.values:
             self.values[key] = self.invent(relation.object_kind)
@@ -223,7 +223,7 @@ def _draw_chains(rng: random.Random, count: int, same_relations: float) -> list[
 def _paragraph_facts(
     world: World, pool: dict[str, list[str]], chains: list[Chain], facts_per_chain: int
 ) -> list[Fact] | None:
-    """The facts of a paragraph, or None where a drawn value would make them ambiguous."""
+    """The facts of a paragraph, or None if a drawn value would make them ambiguous."""
     facts: list[Fact] = []
     taken: set[str] = set()
     for chain in chains:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import pandas as pd
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
 from latentwire.data.splits import SPLITS, assign_articles, join_articles, sample_rows
-from latentwire.data.squad import Row, flatten_squad, misplaced_answers, read_hub, read_squad_json
+from latentwire.data.squad import Row, flatten_squad, misplaced_answers, read_hub, read_squad_json, unless_malformed
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt
@@ -53,16 +54,15 @@ def read_source(settings: Data, passed_over: list[str] | None = None) -> tuple[p
 
 
 def _frame(rows: list[Row], passed_over: list[str] | None) -> pd.DataFrame:
-    kept = []
-    for row in rows:
-        if row["answers"]["text"]:
-            kept.append(row)
-            continue
-        said = f"question {row['id']!r:.80} has no answers (SQuAD v1.1 needs one)"
-        if passed_over is None:
-            raise InputError(f"{said}; data.skip_invalid passes such questions over")
-        passed_over.append(said)
-    return pd.DataFrame(kept)
+    answered = [unless_malformed(partial(_answered, row), passed_over) for row in rows]
+    return pd.DataFrame([row for row in answered if row is not None])
+
+
+def _answered(row: Row) -> Row:
+    if not row["answers"]["text"]:
+        wrong = f"question {row['id']!r:.80} has no answers (SQuAD v1.1 needs one)"
+        raise InputError(f"{wrong}; data.skip_invalid passes such questions over")
+    return row
 
 
 def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict[str, pd.DataFrame]:

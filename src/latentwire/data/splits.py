@@ -20,7 +20,7 @@ def _cut_articles(titles: list[str], shares: list[float], rng: random.Random) ->
     shuffled = sorted(titles)
     rng.shuffle(shuffled)
     parts, count = len(shares), len(shuffled)
-    # Rounded, but no part is left empty where there is an article for each.
+    # Rounded, but no part is left empty if there is an article for each.
     edges = [min(max(round(sum(shares[:i]) * count), i), max(count - parts + i, 0)) for i in range(parts + 1)]
     return [set(shuffled[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
 

@@ -93,7 +93,7 @@ def _question(title: str, context: str, qa: Any, where: str) -> Row:
 T = TypeVar("T")
 
 
-def _unless_malformed(read: Callable[[], T], passed_over: list[str] | None) -> T | None:
+def unless_malformed(read: Callable[[], T], passed_over: list[str] | None) -> T | None:
     """What ``read`` gives; or None, with its error in ``passed_over`` if there is one."""
     try:
         return read()
@@ -128,13 +128,13 @@ def flatten_squad(content: Any, name: str, passed_over: list[str] | None = None)
         _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
         for index, paragraph in enumerate(article["paragraphs"]):
             place = f"{where}, paragraphs[{index}]"
-            found = _unless_malformed(partial(_paragraph, paragraph, place), passed_over)
+            found = unless_malformed(partial(_paragraph, paragraph, place), passed_over)
             context, questions = found or ("", [])
             for own, qa in enumerate(questions):
                 at = f"{place}, qas[{own}]"
-                row = _unless_malformed(partial(_question, article["title"], context, qa, at), passed_over)
+                row = unless_malformed(partial(_question, article["title"], context, qa, at), passed_over)
                 if row is not None:
-                    _unless_malformed(partial(_add, rows, row, name), passed_over)
+                    unless_malformed(partial(_add, rows, row, name), passed_over)
     _require(bool(rows), name, "there is not a single question in it")
     return list(rows.values())
 
@@ -176,12 +176,12 @@ def read_hub(name: str, revision: str | None) -> tuple[list[Row], list[Row]]:
     """The ``train`` and ``validation`` splits of a SQuAD-like data set on the hub.
 
     The repository is fetched first and then read as a local folder: given its name, ``load_dataset`` takes whatever
-    revision its cache holds where it can't reach the hub.
+    revision its cache holds if it can't reach the hub.
 
     Raises:
         InputError: it can't be loaded (unknown, gated, or no network and not in the cache), or lacks a split.
     """
-    import datasets  # not where models are trained or read, which may not have it
+    import datasets  # here: programs that train or read models do without it
 
     try:
         loaded = datasets.load_dataset(snapshot_download(name, repo_type="dataset", revision=revision))
@@ -199,7 +199,7 @@ def load_squad_subset(
 
     Args:
         split: ``train``, or ``validation`` (the development set).
-        samples: how many; all of the split, with a warning, where it holds fewer.
+        samples: how many; all of the split, with a warning, if it holds fewer.
         data: ``demo`` (the embedded corpus), a data set on the hub such as ``rajpurkar/squad``, an official v1.1
             JSON file (all of it, whatever the split), or a folder that holds ``train-v1.1*.json`` and
             ``dev-v1.1*.json``.

@@ -67,7 +67,7 @@ class DimensionResults:
 
 
 def read_dimension(paths: Layout, k: int, seeds: list[int]) -> DimensionResults:
-    """The results at one code dimension; Phase 2's only where its gate asked for it.
+    """The results at one code dimension; Phase 2's only if its gate asked for it.
 
     Args:
         paths: of the experiment.

@@ -29,7 +29,7 @@ class Point(TypedDict):
     """A codec of an experiment on ``final``.
 
     ``bits`` are per table parameter; ``kl`` and ``same_top`` are at prompt positions, None if nothing was measured;
-    ``fvu`` is by occurrence on ``gate``. ``p`` is Holm's for keeping the share, None where it can't be tested. Without
+    ``fvu`` is by occurrence on ``gate``. ``p`` is Holm's for keeping the share, None if it can't be tested. Without
     another domain's text there is no ``other_domain``.
     """
 

@@ -1,4 +1,4 @@
-"""What training asks of earlier decisions: it starts only where the ceiling and the gate allow it.
+"""What training asks of earlier decisions: it starts only if the ceiling and the gate allow it.
 
 Separate from the modules that decide, so that a change of scores or intervals does not retrain anything.
 """
@@ -44,7 +44,7 @@ def phase2_wanted(decision: str | Path) -> bool:
 
 
 def require_phase2(decision: str | Path) -> None:
-    """Refuse to train Phase 2 where the gate said not to.
+    """Refuse to train Phase 2 if the gate said not to.
 
     Raises:
         InputError: the decision is not to run Phase 2.

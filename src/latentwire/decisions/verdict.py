@@ -107,7 +107,7 @@ def _paired(a: ArmScores, b: ArmScores) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def floor_arm(arms: dict[str, ArmScores]) -> str | None:
-    """The higher of the floors ``mean`` and ``question``, where they were evaluated."""
+    """The higher of the floors ``mean`` and ``question``, if they were evaluated."""
     floors = [arm for arm in ordered_arms(arms) if arm_row(arm).kind == "floor"]
     return max(floors, key=lambda arm: arms[arm].f1["f1"].mean(), default=None)
 
@@ -248,7 +248,7 @@ def criteria(results: DimensionResults, chosen: str, settings: VerdictSettings) 
     gain = untrained["squared_error"] - own["squared_error"]
     improved = _reconstruction_interval(own.assign(gain=gain), "gain", "squared_deviation", settings)
     assert improved.estimate is not None
-    note = "FVU of the untrained pca arm minus the adapter's; passes where the paired interval is above 0"
+    note = "FVU of the untrained pca arm minus the adapter's; passes if the paired interval is above 0"
     passed = improved.lower is not None and improved.lower > 0
     found.append(_criterion("metrics improving", "> 0", improved.estimate, passed, improved, note))
     return found
@@ -343,9 +343,9 @@ def causes(results: DimensionResults, chosen: str, variance: float, settings: Ve
 
 
 def next_step(entry: MeasuredDimension, settings: VerdictSettings) -> NextStep:
-    """The one command to run next, and why; no command where the uncompressed text is too low.
+    """The one command to run next, and why; no command if the uncompressed text is too low.
 
-    A failure asks about the likeliest of its causes: too little training where the held-out FVU still falls; else the
+    A failure asks about the likeliest of its causes: too little training if the held-out FVU still falls; else the
     compression or the adapter, whichever loses more F1 with the nearest code between them.
     """
     k, outcome = entry["k"], entry["outcome"]
@@ -396,7 +396,7 @@ def instead(entry: MeasuredDimension, settings: VerdictSettings) -> NextStep:
     return {
         "why": (
             f"{best} reaches F1 {100 * passing[best]:.1f}% at {rate['bits_per_parameter']:.2f} bits per table "
-            f"parameter, where {entry['chosen']} takes {most:.2f}; beside others"
+            f"parameter, while {entry['chosen']} takes {most:.2f}; beside others"
         ),
         "command": others,
     }

@@ -1,4 +1,4 @@
-"""Evaluation of arms on one split: one prediction per question and arm, generated where it was not before."""
+"""Evaluation of arms on one split: one prediction per question and arm, generated if it was not before."""
 
 from __future__ import annotations
 

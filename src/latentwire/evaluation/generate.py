@@ -187,7 +187,7 @@ class Decoder:
     ) -> list[Answer]:
         """Answers to one batch of prompts.
 
-        What neighbours have in common at their beginning is read once, where that saves reading.
+        What neighbours have in common at their beginning is read once, if that saves reading.
 
         Args:
             prompts: token ids, unpadded.

@@ -5,7 +5,7 @@ A file is one of
 - this project's scores (``evaluation/*/scores.parquet``);
 - JSON lines with ``id`` and a score (``f1`` or the metric asked for), or with ``prediction``; ``article`` (or
   ``cluster``) and ``answers`` may be in each line;
-- samples that lm-evaluation-harness logs: ``doc`` with its ``id``, and ``title`` where it has one, and a metric;
+- samples that lm-evaluation-harness logs: ``doc`` with its ``id``, and ``title`` if it has one, and a metric;
 - the official scorer's ``{id: answer}``.
 
 What a file lacks of references and articles comes from an official SQuAD v1.1 file.
@@ -55,13 +55,13 @@ def references_of(path: Path | None) -> dict[str, Reference]:
 
 
 def read_scores(path: Path, variant: Variant | None, metric: str, references: Mapping[str, Reference]) -> pd.DataFrame:
-    """One row per question: ``id``, ``score`` (a fraction) and ``article`` (None where it is not known).
+    """One row per question: ``id``, ``score`` (a fraction) and ``article`` (None if it is not known).
 
     Args:
         path: a file of predictions.
         variant: which arm of a file with several; None if there is one.
         metric: the score's name.
-        references: of the questions, where the file has none.
+        references: of the questions, if the file has none.
 
     Raises:
         InputError: the file is missing or malformed, a question is there twice or has no score; says which.

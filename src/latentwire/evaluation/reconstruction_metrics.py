@@ -117,7 +117,7 @@ def question_sums(
 
 
 def summarise_types(errors: TypeErrors, chosen_U: np.ndarray) -> dict[str, float] | None:
-    """The same figures with every chosen type counted once; None where none is chosen."""
+    """The same figures with every chosen type counted once; None if none is chosen."""
     if not chosen_U.any():
         return None
     means = {name: float(getattr(errors, f"{name}_U")[chosen_U].mean()) for name in MEANS}

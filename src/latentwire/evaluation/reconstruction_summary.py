@@ -14,7 +14,7 @@ MEANS = ("cosine", "centred_cosine", "relative_error", "nearest_token")
 
 
 def summarise(sums: pd.DataFrame) -> Reconstruction | None:
-    """FVU and the means over all tokens of :func:`question_sums`; None where there is no token."""
+    """FVU and the means over all tokens of :func:`question_sums`; None if there is no token."""
     total = sums.sum()
     if total["tokens"] == 0:
         return None

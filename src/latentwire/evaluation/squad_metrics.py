@@ -49,7 +49,7 @@ def has_latin_words(text: str) -> bool:
 
 
 def exact_match(prediction: str, references: str | Sequence[str], scoring: Scoring = "squad") -> float:
-    """1.0 where the normalised prediction equals any normalised reference, otherwise 0.0.
+    """1.0 if the normalised prediction equals any normalised reference, otherwise 0.0.
 
     Args:
         prediction: the generated answer.
@@ -86,7 +86,7 @@ def batch_metrics(preds: Sequence[str], refs: Sequence[str | Sequence[str]]) -> 
 
     Args:
         preds: one generated answer an example.
-        refs: the accepted answers of each example: a list, or a string where there is only one.
+        refs: the accepted answers of each example: a list, or a string if there is only one.
 
     Returns:
         ``(em, f1)`` as fractions from 0 to 1.

@@ -44,17 +44,17 @@ class Interval:
     """An estimate with its confidence interval, or with the reason why it has none.
 
     Attributes:
-        estimate: the point estimate, a fraction; None where a ratio's denominator isn't positive.
-        lower: the lower limit; None where the interval is refused.
-        upper: the upper limit; None where the interval is refused.
-        standard_error: the linearised standard error over articles, given for a refused interval too where it
-            can be computed (it is 0.0 where the articles don't differ); None with a single article.
+        estimate: the point estimate, a fraction; None if a ratio's denominator isn't positive.
+        lower: the lower limit; None if the interval is refused.
+        upper: the upper limit; None if the interval is refused.
+        standard_error: the linearised standard error over articles, given for a refused interval too if it
+            can be computed (it is 0.0 if the articles don't differ); None with a single article.
         confidence: the nominal coverage, such as 0.95.
         questions: how many questions were scored.
         articles: how many articles they come from.
         resamples: how many times the articles were resampled.
         seed: the seed of the resampling.
-        refused: why there is no interval, or None where there is one.
+        refused: why there is no interval, or None if there is one.
     """
 
     estimate: float | None
@@ -83,8 +83,8 @@ def mean_interval(
 ) -> Interval:
     """The mean score over questions, with an equal-tailed studentised bootstrap interval over articles.
 
-    The interval is refused, with a reason, where there are fewer than ``MIN_ARTICLES`` articles; where the
-    articles don't differ at all (a zero-width interval would claim certainty that the data can't give); and where
+    The interval is refused, with a reason, if there are fewer than ``MIN_ARTICLES`` articles; if the
+    articles don't differ at all (a zero-width interval would claim certainty that the data can't give); and if
     the differences rest on so few articles that many resamples miss them all and a limit would be infinite.
 
     Args:
@@ -154,8 +154,8 @@ def ratio_interval(
         seed: the seed of the resampling.
 
     Returns:
-        The ratio and its interval. Besides the refusals of ``mean_interval``: where the denominators' sum isn't
-        positive there is neither estimate nor interval, and where it isn't positive in every resample there is no
+        The ratio and its interval. Besides the refusals of ``mean_interval``: if the denominators' sum isn't
+        positive there is neither estimate nor interval, and if it isn't positive in every resample there is no
         interval, as zero can't be told from the denominator.
     """
     numerator, denominator = _paired(_checked("numerator", numerator_N), _checked("denominator", denominator_N))
@@ -176,8 +176,8 @@ def independent_ratio_interval(
         confidence, resamples, seed: as in ``mean_interval``.
 
     Returns:
-        The ratio a / b and its interval, with the number of questions and articles of ``a``. There is neither where
-        one of the means isn't positive, and no interval where one of the two has none or isn't positive in a resample.
+        The ratio a / b and its interval, with the number of questions and articles of ``a``. There is neither if
+        one of the means isn't positive, and no interval if one of the two has none or isn't positive in a resample.
     """
     tail = _tail(confidence, resamples)
     sums = [_sums(_checked("numerator", top), _checked("denominator", under), own) for top, under, own in (a, b)]
@@ -294,7 +294,7 @@ def p_value(
 ) -> float | None:
     """Two-sided p-value of the hypothesis that the mean score is ``threshold``.
 
-    It inverts the equal-tailed interval: with the same resamples and seed, p ≤ 1 - confidence exactly where the
+    It inverts the equal-tailed interval: with the same resamples and seed, p ≤ 1 - confidence exactly if the
     threshold is outside ``mean_interval``. It is twice the smaller tail, (1 + the resamples whose t is at least
     as extreme as the observed t) / (1 + resamples), at most 1; so no p is below 2 / (1 + resamples). For a
     paired difference pass a - b and the threshold 0; for a retention of c, arm - c · ceiling and the threshold 0.
@@ -307,7 +307,7 @@ def p_value(
         seed: the seed of the resampling.
 
     Returns:
-        The p-value, or None where there are fewer than ``MIN_ARTICLES`` articles or the articles don't differ.
+        The p-value, or None if there are fewer than ``MIN_ARTICLES`` articles or the articles don't differ.
 
     Raises:
         ValueError: as in ``mean_interval``, or the threshold isn't finite.
@@ -378,7 +378,7 @@ def seed_summary(scores_SN: ArrayLike) -> tuple[Floats, float | None]:
 
 @dataclass(frozen=True)
 class _Bootstrap:
-    """The estimate, its standard error and the sorted bootstrap distribution of t; NaN or empty where refused."""
+    """The estimate, its standard error and the sorted bootstrap distribution of t; NaN or empty if refused."""
 
     estimate: float
     standard_error: float
@@ -474,7 +474,7 @@ def _linearised(numerator_G: Floats, denominator_G: Floats, weights_RG: NDArray[
 
 
 def _studentised(deviation_R: Floats, error_R: Floats) -> Floats:
-    """Deviation over error; infinite, thus always among the extremes, where a resample's articles don't differ."""
+    """Deviation over error; infinite, thus always among the extremes, if a resample's articles don't differ."""
     without_spread_R = np.where(np.abs(deviation_R) <= _ROUNDING, 0.0, np.copysign(np.inf, deviation_R))
     return np.divide(deviation_R, error_R, out=without_spread_R, where=error_R > _ROUNDING)
 

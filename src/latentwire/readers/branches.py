@@ -35,7 +35,7 @@ class Branched:
         ids_L: the beginning, then each prompt's rest and answer.
         positions_L: of each token in its own prompt.
         branch_L: 0 in the beginning, the prompt's number from 1 in its branch.
-        labels_L: the next token where that is an answer's, else ``IGNORED``.
+        labels_L: the next token if that is an answer's, else ``IGNORED``.
     """
 
     ids_L: torch.Tensor

@@ -62,7 +62,7 @@ def sequences(
 
 
 def _fitting(rows: list[dict[str, Any]], renderer: PromptRenderer, max_tokens: int) -> Iterator[Branched]:
-    """One sequence of ``rows``, or its halves' where it is too long."""
+    """One sequence of ``rows``, or its halves' if it is too long."""
     tokenizer = renderer.tokenizer
     answers = [
         [*tokenizer(_answer_text(row, renderer), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

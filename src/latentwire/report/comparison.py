@@ -55,7 +55,7 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def file_differences(first: Path, second: Path) -> list[str]:
-    """What differs between two files, by their kind; none where their bytes are equal."""
+    """What differs between two files, by their kind; none if their bytes are equal."""
     if sha256_of(first) == sha256_of(second):
         return []
     compare = _KINDS.get(first.suffix, _bytes)

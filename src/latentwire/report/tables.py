@@ -19,7 +19,7 @@ class Table:
         heads: of the columns; on a narrow screen each cell has its own.
         rows: cells.
         numbers: columns of numbers.
-        notes: a line under each row's first cell, where there are any.
+        notes: a line under each row's first cell, if there are any.
     """
 
     heads: tuple[str, ...]

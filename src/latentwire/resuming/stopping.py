@@ -81,10 +81,10 @@ class StopRequest:
         """Go on, or keep the state and stop.
 
         Args:
-            keep: writes what the same command continues from, where that is not written already.
+            keep: writes what the same command continues from, if that is not written already.
 
         Raises:
-            Stopped: after ``keep``; or without it, where another process owns the state now.
+            Stopped: after ``keep``; or without it, if another process owns the state now.
         """
         reason = self._reason()
         wish = self.agree(2 if self._taken_over() else int(reason is not None))

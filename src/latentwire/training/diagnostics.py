@@ -11,7 +11,7 @@ def log_diagnostics(path: str | Path, step: int, epoch: float, metrics: Mapping[
     """Append one line of training diagnostics.
 
     Args:
-        path: the JSONL file; its folder is made where it is missing.
+        path: the JSONL file; its folder is made if it is missing.
         step: optimiser steps done.
         epoch: passes over the training prompts done, a fraction within an epoch.
         metrics: numbers by name, among them ``recon_mse`` (mean squared error a dimension in raw units),

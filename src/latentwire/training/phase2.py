@@ -68,7 +68,7 @@ class PromptScorer:
     def cross_entropy(self, inputs_BLD: torch.Tensor, batch: PromptBatch, reduction: str = "mean") -> torch.Tensor:
         """Negative log-likelihood (nats) of the labels: mean, sum, or with none one value per token, row after row.
 
-        The output head keeps the model's own table, also where it is tied to the input embeddings.
+        The output head keeps the model's own table, also if it is tied to the input embeddings.
         """
         hidden_ND = self.decoder.hidden(inputs_BLD, batch)
         labels_N = self.decoder.on_device(batch.labels_BL.flatten()[batch.predicted_N])

@@ -96,7 +96,7 @@ def results(
     *, gate_passed=False, phase1=0.6, phase2=0.65, text=0.9, pca=0.2, fvu=0.3, cosine=0.95, pca_fvu=0.6, pca_cosine=0.8,
     k=16, forced=False,
 ):  # fmt: skip
-    """Results at one code dimension; Phase 2's where the gate failed or it is forced."""
+    """Results at one code dimension; Phase 2's if the gate failed or it is forced."""
     shares = {"text": text, "mean": 0.05, "question": 0.1, "pca": pca, "snap": 0.8, "phase1": phase1, "random": 0.4}
     trained = ["phase1", "random"]
     if forced or not gate_passed:
@@ -599,7 +599,7 @@ def test_the_page_says_which_codecs_keep_the_texts_f1_and_what_the_sample_can_sh
     [
         (
             {"pca": 0.8},
-            "pca reaches F1 80.0% at 2.00 bits per table parameter, where phase2 takes 2.00; beside others",
+            "pca reaches F1 80.0% at 2.00 bits per table parameter, while phase2 takes 2.00; beside others",
         ),
         (
             {"pca": 0.2},

@@ -35,7 +35,7 @@ def _restored():
 
 
 def stops(request):
-    """Why a request stops, and whether the state was kept; None where it goes on."""
+    """Why a request stops, and whether the state was kept; None if it goes on."""
     kept = []
     try:
         request.check(lambda: kept.append(True))
@@ -95,7 +95,7 @@ def test_who_is_taken_over_stops_and_touches_nothing(tmp_path, clock):
     clock.now += OWNER_SECONDS
     assert stops(first) == ("another process has taken over this work: stopped without touching its state", False)
     assert stops(second) is None
-    # Even where it is told to stop as well.
+    # Even if it is told to stop as well.
     first.listen()
     os.kill(os.getpid(), signal.SIGTERM)
     clock.now += OWNER_SECONDS
