@@ -76,7 +76,7 @@ test-slurm: $(READY)  ## the tests on a Slurm cluster of this machine's own; fai
 test-real: $(READY)  ## the real model's tests; skipped, with the reason, if its wheel can't be had
 	$(BIN)/pytest tests/real
 
-campaign: $(READY)  ## kills, damage, faults and fuzz for MINUTES (60); continues in results/campaign after any stop
+campaign: $(READY)  ## kills, damage, faults, fuzz and whole experiments for MINUTES (60); continues in results/campaign after any stop
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python tests/campaign --minutes $(MINUTES)
 
 lint: $(READY)

@@ -17,10 +17,15 @@ def prediction_file(text: str) -> tuple[Path, Variant | None]:
     name, at, arm = text.rpartition("@")
     if not at or Path(text).exists():
         return Path(text), None
+    return Path(name), variant(arm)
+
+
+def variant(text: str) -> Variant:
+    """An arm at its code dimension and seed."""
     try:
-        return Path(name), Variant.parse(arm)
-    except (InputError, ValueError, KeyError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+        return Variant.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,11 +47,26 @@ def parse_arguments() -> argparse.Namespace:
     compare.add_argument("--confidence", type=float, default=0.95, help="of the two-sided intervals")
     cli.add_bootstrap_arguments(compare)
     compare.add_argument("--output", type=Path, help="JSON file to write beside")
+    compare.set_defaults(run=run_compare)
+    kl = commands.add_parser(
+        "kl",
+        help="paired ratio of two arms' KL from the uncompressed model, clustered by article",
+        description="By what factor does A move the uncompressed model's predictions more than B, on the same "
+        "positions of the same questions? With an interval over articles.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    kl.add_argument("file", metavar="FILE", type=Path, help="an evaluation's divergence.parquet")
+    kl.add_argument("a", metavar="A", type=variant, help="arm: arm, arm:k, arm:seed or arm:k:seed")
+    kl.add_argument("b", metavar="B", type=variant, help="what it is compared with, likewise")
+    kl.add_argument("--subset", default="prompt", help="positions: prompt, answer, unseen, other_domain, …")
+    kl.add_argument("--confidence", type=float, default=0.95, help="of the two-sided interval")
+    cli.add_bootstrap_arguments(kl)
+    kl.set_defaults(run=run_kl)
     return parser.parse_args()
 
 
-def compare(arguments: argparse.Namespace) -> None:
-    """Print a comparison, and write it if asked to."""
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Print a comparison of predictions, and write it if asked to."""
     from latentwire.evaluation.paired import compare, described, read_scores, references_of
     from latentwire.files import write_json
 
@@ -67,9 +87,27 @@ def compare(arguments: argparse.Namespace) -> None:
         write_json(arguments.output, json.loads(json.dumps(asdict(found) | {"verdict": found.verdict})))
 
 
+def run_kl(arguments: argparse.Namespace) -> None:
+    """Print a comparison of KL."""
+    from latentwire.evaluation.paired_kl import compare_kl, described_kl
+
+    if not 0 < arguments.confidence < 1:
+        raise InputError("--confidence is between 0 and 1")
+    found = compare_kl(
+        arguments.file,
+        arguments.a,
+        arguments.b,
+        arguments.subset,
+        confidence=arguments.confidence,
+        resamples=arguments.resamples,
+        seed=arguments.bootstrap_seed,
+    )
+    print(described_kl(arguments.a, arguments.b, found))
+
+
 def main() -> None:
     arguments = parse_arguments()
-    cli.run(lambda: compare(arguments))
+    cli.run(lambda: arguments.run(arguments))
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ def _names(node: ast.AST) -> Iterator[str]:
         pending += ast.iter_child_nodes(node)
 
 
-def _logic(tree: ast.Module) -> str:
-    """A tree as text, without what changes nothing; the tree is spoilt."""
-    for node in ast.walk(tree):
+def _logic(tree: ast.Module, nodes: Iterable[ast.AST]) -> str:
+    """A tree of these nodes as text, without what changes nothing; the tree is spoilt."""
+    for node in nodes:
         if isinstance(node, (ast.Module, *_DEFINITIONS)):
             node.body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
         call = node.exc if isinstance(node, ast.Raise) else node
@@ -135,8 +135,8 @@ class _Source:
 
     def _read(self, part: str) -> tuple[set[str], str]:
         """The names that a part leads to (behind a dot: of whose modules it runs the statements), and its text."""
-        tree = ast.Module(self.parts[part], [])
-        pairs = {pair for pair in _imports(ast.walk(tree)) if pair[1] not in self.imports.get(pair[0], ())}
+        nodes = [*ast.walk(tree := ast.Module(self.parts[part], []))]
+        pairs = {pair for pair in _imports(nodes) if pair[1] not in self.imports.get(pair[0], ())}
         pairs |= {(part, meaning) for meaning in self.imports.get(part, ())}
         pairs |= {(name, meaning) for name in {*_names(tree)} for meaning in self._meanings(name)}
         own = {f"{self.name}.{root}" for name, _ in pairs if self.parts.get(root := name.partition(".")[0])}
@@ -144,7 +144,7 @@ class _Source:
         own |= {f"{PACKAGE}.*" for _, meaning in pairs if _BY_STRING.match(meaning)}
         loads = [load if load[-1] == "*" else f"{load}." for load in self.loads if not part and self._follows(load)]
         pairs = {pair for pair in pairs if self._follows(pair[1])}
-        text = [_logic(tree), *(_parts(load)[-1][0].name for load in loads), *sorted(map("=".join, pairs))]
+        text = [_logic(tree, nodes), *(_parts(load)[-1][0].name for load in loads), *sorted(map("=".join, pairs))]
         return {*own, *loads, *(meaning for _, meaning in pairs)}, "\n".join(text)
 
 

@@ -70,8 +70,8 @@ def drawn(chosen: random.Random) -> dict[str, Any]:
         ),
         "data": section(
             chosen, 0.3, source=["demo", "local"], seed=[0, 5], train_samples=[40, 60, None], gate_samples=[60, None],
-            final_samples=[60, 90], spread_over_articles=[True, False], max_prompt_tokens=[96, 128, 512],
-            on_long_prompt=[*get_args(OnLongPrompt)], skip_invalid=[True, False],
+            final_samples=[60, 90], spread_over_articles=[True, False], max_prompt_tokens=[128, 256, 448],
+            on_long_prompt=["trim", *get_args(OnLongPrompt)], skip_invalid=[True, False],
         ),
         "pca": section(chosen, 0.4, samples=["auto", "all", 10, 10**6], smoothing=[0, 1, 1e6]),
         "adapter": section(chosen, 0.3, hidden=[1, 24, None]),

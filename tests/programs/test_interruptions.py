@@ -59,7 +59,7 @@ def command(program, inputs):
         "phase 2": (
             "train_phase2.py",
             f"{model} {training} {split} --decision {inputs}/decision.json --adapter {inputs}/k{K}/seed0/phase1/adapter.safetensors"
-            " --epochs 10 --batch_size 8 --measure_prompts 4 --calibration_batches 2",
+            " --epochs 7 --batch_size 8 --measure_prompts 4 --calibration_batches 2",
         ),
         "reader": ("train_reader.py", "--steps 40 --contexts 1 --width 16 --threads 1 --state state --output output"),
         "evaluation": (

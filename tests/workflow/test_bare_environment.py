@@ -5,6 +5,7 @@ So does a GPU machine's image. Data preparation, the workflow and the report nee
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from preloaded import preloaded_python
-from workspace import RESULTS, environment
+from workspace import RESULTS, Workspace, environment, printed_jobs
 
 from latentwire.provenance import DIGEST
 
@@ -68,12 +69,14 @@ def test_what_the_programs_have_to_do_without_is_not_there(bare_python, module):
 
 
 @pytest.mark.slow
-def test_from_prepared_data_to_the_verdict_the_results_are_the_same(bare_python, finished, tmp_path):
-    expected = {name: content for name, content in finished.results().items() if name != "report.html"}
-    workspace = finished.copy(tmp_path / "workspace")
-    for path in (workspace / RESULTS).iterdir():
-        if path.name != "data":
-            subprocess.run(["rm", "-rf", path], check=True)
+def test_a_second_run_from_nothing_has_the_same_bytes_in_a_folder_of_any_name_beside_another_experiment(
+    bare_python: Path, fresh: Workspace, finished: Workspace, tmp_path: Path
+):
+    workspace = fresh.copy(tmp_path / "it's $HOME; a {k} & b [0-9]*")
+    other = workspace / "results/other"
+    shutil.copytree(finished / RESULTS, other)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")}
+    workspace.succeed(f"{RESULTS}/data/manifest.json")
     start = "import sys; sys.executable = sys.argv.pop(1); from snakemake.cli import main; main()"
     given = ("final", "--cores", "2", "--configfile", "tiny.yaml")
     done = subprocess.run(
@@ -81,8 +84,10 @@ def test_from_prepared_data_to_the_verdict_the_results_are_the_same(bare_python,
         cwd=workspace.folder, env=environment(workspace.folder), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = workspace.results()
+    assert printed_jobs(workspace.succeed()).rules == {"report"}
+    expected, found = finished.results(), workspace.results()
     assert expected.keys() == found.keys()
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in other.rglob("*")} == before
     for name, content in expected.items():
         if name.endswith(".provenance.json") and not name.startswith("data/"):
             theirs, ours = json.loads(content), json.loads(found[name])

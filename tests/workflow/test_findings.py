@@ -78,3 +78,14 @@ def test_a_run_is_followed_to_its_end_and_a_failure_is_told(fresh: Workspace, tm
     assert refused.returncode == 1 and "running already" in refused.stderr
     failed = workspace.python(*follow, "--configfile", "none.yaml")
     assert failed.returncode == 1 and "none.yaml" in failed.stderr and "snakemake.log" in failed.stderr
+
+
+def test_the_verdict_and_the_report_name_model_data_day_and_commit(finished: Workspace):
+    verdict = read_json(finished / f"{RESULTS}/verdict/verdict.json")
+    assert verdict["model"] == {"path": "./reader", "revision": None, "made_from": None}
+    assert verdict["data"]["source"] == "demo"
+    # The day that workspaces are given; their copy of the code is in no checkout.
+    assert (verdict["date"], verdict["commit"]) == ("2025-11-24", None)
+    named = "Model `./reader`; data the embedded corpus; 2025-11-24; not from a git checkout."
+    assert named in (finished / f"{RESULTS}/verdict/verdict.md").read_text()
+    assert "2025-11-24;\nnot from a git checkout." in (finished / f"{RESULTS}/report.html").read_text()
