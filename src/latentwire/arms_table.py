@@ -144,13 +144,19 @@ _CODECS = (
         )
     ),
     *(
+        Arm(f"{name}{suffix}", "codec", f"{legend} per {group} dimensions", f"{name}{suffix}", "integers", sized=False)
+        for name, legend in (
+            ("int8", "integers of 8 bits, symmetric, a scale"),
+            ("int4", "integers of 4 bits, symmetric, a scale"),
+            ("int4_asymmetric", "integers of 4 bits, a scale and a minimum"),
+            ("int2", "integers of 2 bits, symmetric, a scale"),
+            ("int2_asymmetric", "integers of 2 bits, a scale and a minimum"),
+        )
+        for suffix, group in (("", 64), ("_g32", 32), ("_g128", 128))
+    ),
+    *(
         Arm(name, "codec", legend, name, family=family, sized=False)
         for name, family, legend in (
-            ("int8", "integers", "integers of 8 bits, symmetric, a scale per 64 dimensions"),
-            ("int4", "integers", "integers of 4 bits, symmetric, a scale per 64 dimensions"),
-            ("int4_asymmetric", "integers", "integers of 4 bits, a scale and a minimum per 64 dimensions"),
-            ("int2", "integers", "integers of 2 bits, symmetric, a scale per 64 dimensions"),
-            ("int2_asymmetric", "integers", "integers of 2 bits, a scale and a minimum per 64 dimensions"),
             ("fp8", "fp8", "floating-point numbers of 8 bits (E4M3), a scale per row"),
             ("nf4", "nf4", "4-bit NormalFloat: 16 levels, a scale per 64 dimensions"),
             ("rotated4", "rotated", "rotated at random, each number in 4 bits, a scale per row"),

@@ -16,14 +16,13 @@ from latentwire.codecs.base import Codec, NotApplicable
 from latentwire.codecs.packing import pack, unpack
 
 BLOCK_ROWS = 8192
-GROUP = 64
-# Bits, and whether symmetric, by the codec's name.
+_BITS = {"int8": (8, True), "int4": (4, True), "int4_asymmetric": (4, False)}
+_BITS |= {"int2": (2, True), "int2_asymmetric": (2, False)}
+# Bits, whether symmetric, and dimensions per group, by the codec's name.
 FORMATS = {
-    "int8": (8, True),
-    "int4": (4, True),
-    "int4_asymmetric": (4, False),
-    "int2": (2, True),
-    "int2_asymmetric": (2, False),
+    f"{name}{suffix}": (bits, symmetric, group)
+    for name, (bits, symmetric) in _BITS.items()
+    for suffix, group in (("", 64), ("_g32", 32), ("_g128", 128))
 }
 
 
@@ -55,9 +54,9 @@ class IntegerCodec(Codec):
 
     @classmethod
     def fit_named(cls, name: str, table_VD: torch.Tensor) -> IntegerCodec:
-        """The codec of :data:`FORMATS`, in groups of :data:`GROUP`."""
-        bits, symmetric = FORMATS[name]
-        return cls.fit(table_VD, bits, GROUP, symmetric=symmetric)
+        """The codec of :data:`FORMATS`."""
+        bits, symmetric, group = FORMATS[name]
+        return cls.fit(table_VD, bits, group, symmetric=symmetric)
 
     def decode_rows(self, ids_U: torch.Tensor) -> torch.Tensor:
         """Integers times scale, plus the minimum if there is one."""

@@ -146,7 +146,7 @@ def ratio_interval(
     and ceiling - floor, which may be negative for single questions.
 
     Args:
-        numerator_N: the part above the line, a question.
+        numerator_N: the part above the line, per question.
         denominator_N: the part below the line, of the same questions in the same order.
         articles_N: as in ``mean_interval``, as are the other arguments and the errors.
         confidence: the nominal coverage, between 0 and 1.

@@ -71,7 +71,7 @@ def codec_of(arm: str, table_VD: torch.Tensor, counts_V: torch.Tensor, k: int) -
         case "scalar":
             return ScalarCodec.fit(table_VD, counts_V, k)
         case "integers":
-            bits, symmetric = FORMATS[row.codec]
+            bits, symmetric, _ = FORMATS[row.codec]
             return IntegerCodec.fit(table_VD, bits, 8, symmetric=symmetric)
         case "fp8":
             return Float8Codec.fit(table_VD)
