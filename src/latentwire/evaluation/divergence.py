@@ -220,9 +220,11 @@ def measure_divergence(
         found = {variant: store.read(name, len(batch)) for variant, name in names.items()}
         missing = [variant for variant, records in found.items() if records is None]
         if missing:
-            store.check()
             labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
-            hidden = [reader().hidden(batch, rows[variant]) for variant in missing]
+            hidden = []
+            for variant in missing:
+                store.check()  # a batch of many arms takes minutes, and schedulers kill half a minute after they ask
+                hidden.append(reader().hidden(batch, rows[variant]))
             measured = reader().compare(reader().hidden(batch), hidden, labels_N)
             for variant, own in zip(missing, measured, strict=True):
                 if not all(np.isfinite(own[name]).all() for name in ("kl", "same_top")):

@@ -240,7 +240,13 @@ def measure(setting, tokenizer, tmp_path: Path):
     forced = forced_prompts(rows, tokenizer)
     counts = np.arange(len(table_VD)) % 7 * 20
 
-    def run(variants: dict[str, torch.Tensor], reader: Any = None, *, samples: int | None = None):
+    def run(
+        variants: dict[str, torch.Tensor],
+        reader: Any = None,
+        *,
+        samples: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ):
         found = {
             Variant(arm): split_rows_of(
                 arm, ArmInputs(table_VD, torch.ones(len(table_VD)).long(), of_rows(rows_VD)), rows, torch.float32
@@ -254,7 +260,7 @@ def measure(setting, tokenizer, tmp_path: Path):
             forced,
             measured_batches(len(rows), samples),
             counts,
-            store=AnswerStore(tmp_path / "measures", "model"),
+            store=AnswerStore(tmp_path / "measures", "model", check=check),
         )
 
     return run
@@ -312,6 +318,14 @@ def test_what_was_measured_is_not_measured_again(measure, setting):
     assert again.equals(first)
     both = measure({"pca": 1.2 * setting[1], "phase1": 1.3 * setting[1]}, samples=10)
     assert both[both["arm"] == "pca"].reset_index(drop=True).equals(first)
+
+
+def test_told_to_stop_it_reads_no_further_arm(measure, setting):
+    reader = Mock(wraps=DivergenceReader(setting[0]))
+    arms = {"pca": 1.2 * setting[1], "phase1": 1.3 * setting[1]}
+    with pytest.raises(Stopped):
+        measure(arms, lambda: reader, check=Mock(side_effect=[None, Stopped("told to")]))
+    assert reader.hidden.call_count == 1 and not reader.compare.called
 
 
 def test_measured_questions_are_evenly_spaced():
