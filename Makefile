@@ -17,6 +17,8 @@ BASE ?= wheel
 SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
+# Which codecs "make frontier" compares: config/smollm2-frontier.yaml, or further ones of config/smollm2-further.yaml.
+FRONTIER ?= frontier
 # How long "make campaign" tries.
 MINUTES ?= 60
 
@@ -40,13 +42,13 @@ real-quick: reader  ## every arm and ratio with one question per article and one
 	@$(BIN)/python workflow/scripts/summarise.py --verdict results/$(READER)-quick/verdict/verdict.json
 
 frontier: reader  ## how few bits per table parameter: quantisers in use beside the plan's codec, on the real model
-	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-frontier \
-	  --durations resources/$(READER)/durations-frontier.tsv \
+	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-$(FRONTIER) \
+	  --durations resources/$(READER)/durations-$(FRONTIER).tsv \
 	  -- $(BIN)/snakemake --profile profiles/local \
-	  --configfile $(REAL_CONFIG) config/smollm2-quick.yaml config/smollm2-frontier.yaml \
-	  --config experiment=$(READER)-frontier
-	@$(BIN)/python workflow/scripts/frontier.py --root results/$(READER)-frontier
-	@$(BIN)/python workflow/scripts/findings.py --root results/$(READER)-frontier
+	  --configfile $(REAL_CONFIG) config/smollm2-quick.yaml config/smollm2-$(FRONTIER).yaml \
+	  --config experiment=$(READER)-$(FRONTIER)
+	@$(BIN)/python workflow/scripts/frontier.py --root results/$(READER)-$(FRONTIER)
+	@$(BIN)/python workflow/scripts/findings.py --root results/$(READER)-$(FRONTIER)
 
 error: reader  ## what makes a codec's error harmful, and what training adds, on the real model: two hours
 	$(BIN)/python workflow/scripts/follow.py --root results/$(READER)-error \
