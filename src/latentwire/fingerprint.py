@@ -83,8 +83,7 @@ def _logic(tree: ast.Module, nodes: Iterable[ast.AST]) -> str:
         if isinstance(call, ast.Call):
             function = f"{getattr(getattr(call.func, 'value', None), 'id', '')}.{getattr(call.func, 'attr', '')}"
             speaks = call is not node or function in _LOGS
-            texts = [keyword.value for keyword in call.keywords if speaks or keyword.arg == "help"]
-            for text in [*call.args, *texts] if speaks else texts:
+            for text in [*(word.value for word in call.keywords if speaks or word.arg == "help"), *call.args * speaks]:
                 if isinstance(text, ast.JoinedStr):
                     text.values = [inner for inner in ast.walk(text) if isinstance(inner, _ACTING)]
                 elif isinstance(text, ast.Constant) and isinstance(text.value, str):
