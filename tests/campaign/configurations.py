@@ -117,7 +117,8 @@ def outcome_of(workspace: Workspace, config: dict[str, Any]) -> tuple[str, str]:
         return "traceback", output + "".join(text for text in logs if "Traceback" in text)
     if code != 0:
         said = "\n".join(filter(None, (OF_THE_DATA.search(text) and text for text in logs)))
-        return ("refused by its data", "") if said else ("fails later", output)
+        ended = re.findall(r"^\w+\.py: error: .*", "".join(logs), re.MULTILINE)
+        return ("refused by its data", "") if said else ("fails later", "\n".join(ended) or output)
     if left := leftovers(results):
         return "leftover", str(left)
     code, output = workspace.run("verify", configfile="drawn.yaml")

@@ -6,6 +6,7 @@ The passages are plain text, read teacher-forced as prompts without an answer; t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
 from latentwire.results import OTHER_DOMAIN
 
+log = logging.getLogger(__name__)
+
 
 def passage_prompts(path: Path, tokenizer: Any, limit: int) -> pd.DataFrame:
     """The passages of a file as the columns of a split that a measure reads: one row per passage.
@@ -28,27 +31,34 @@ def passage_prompts(path: Path, tokenizer: Any, limit: int) -> pd.DataFrame:
     Args:
         path: of the file (:func:`~latentwire.documents.read_passages`).
         tokenizer: the model's; names of control tokens in a text stay text.
-        limit: the model's context, in tokens.
+        limit: the model's context, in tokens; of a longer passage the beginning is read.
 
     Returns:
         ``id``, ``article`` (the document), ``input_ids`` and ``label_mask`` (which tokens are the text's own).
 
     Raises:
-        InputError: the file can't be used, or a passage has fewer than two tokens or does not fit into the context.
+        InputError: the file can't be used, or none of its passages has two tokens, of which the second is predicted.
     """
-    rows = []
+    rows, cut, passed_over = [], 0, 0
     for number, passage in enumerate(read_passages(path)):
         encoded = tokenizer(passage.text, split_special_tokens=True, return_special_tokens_mask=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
-        if not 2 <= len(ids) <= limit:
-            raise InputError(
-                f"{path}: passage {number + 1} (of {passage.document}) has {len(ids)} tokens: from 2 to the model's "
-                f"context of {limit} can be measured"
-            )
         own = ~np.asarray(encoded["special_tokens_mask"], dtype=bool)
+        cut += len(ids) > limit
+        ids, own = ids[:limit], own[:limit]
+        if len(ids) < 2:
+            passed_over += 1
+            continue
         rows.append(
             {"id": f"passage {number}", "article": passage.document, "input_ids": ids, "label_mask": own},
         )
+    if not rows:
+        raise InputError(f"{path}: no passage has two tokens")
+    # Known only with the tokenizer, when everything has been trained: too late for an error.
+    if cut:
+        log.warning("%s: of %d passages the first %d tokens are read, the model's context", path, cut, limit)
+    if passed_over:
+        log.warning("%s: %d passages of a single token are passed over", path, passed_over)
     return pd.DataFrame(rows)
 
 

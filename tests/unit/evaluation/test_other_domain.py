@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -76,9 +77,32 @@ def test_passages_become_prompts_whose_control_tokens_stay_text(tmp_path: Path, 
     for text, ids, own in zip(("x = ", "two words"), prompts["input_ids"], prompts["label_mask"], strict=True):
         assert tokenizer.decode(ids[own]).startswith(text)
         assert not set(ids[own].tolist()) & set(tokenizer.all_special_ids)
-    longest = max(map(len, prompts["input_ids"]))
-    with pytest.raises(InputError, match=rf"has {longest} tokens: from 2 to the model's context of {longest - 1}"):
-        passage_prompts(tmp_path / "own.jsonl", tokenizer, longest - 1)
+
+
+def test_of_a_passage_that_is_longer_than_the_context_the_beginning_is_read(tmp_path: Path, tokenizer, caplog):
+    file = written(tmp_path / "own.jsonl", [Passage("a", "x = 1"), Passage("b", "two words and many more of them")])
+    whole = passage_prompts(file, tokenizer, 100)
+    assert not caplog.messages
+    short, long = map(len, whole["input_ids"])
+    cut = passage_prompts(file, tokenizer, long - 1)
+    assert short < long and [*map(len, cut["input_ids"])] == [short, long - 1] == [*map(len, cut["label_mask"])]
+    assert cut["input_ids"][1].tolist() == whole["input_ids"][1][:-1].tolist()
+    assert f"of 1 passages the first {long - 1} tokens are read" in caplog.text
+
+
+def test_a_passage_of_one_token_is_passed_over(tmp_path: Path, tokenizer, caplog):
+    file = written(tmp_path / "own.jsonl", [Passage("a", "x = 1"), Passage("b", "two words")])
+    tokens = Mock(side_effect=lambda text, **own: {key: ids[:1] for key, ids in tokenizer(text, **own).items()})
+    with pytest.raises(InputError, match="no passage has two tokens"):
+        passage_prompts(file, tokens, 100)
+    first = Mock(
+        side_effect=[
+            {"input_ids": [5], "special_tokens_mask": [0]},
+            tokenizer("two words", return_special_tokens_mask=True),
+        ]
+    )
+    assert passage_prompts(file, first, 100)["article"].tolist() == ["b"]
+    assert "1 passages of a single token are passed over" in caplog.text
 
 
 @pytest.fixture
