@@ -83,7 +83,7 @@ def drawn(chosen: random.Random) -> dict[str, Any]:
         "evaluate": {"arms": arms, "noise_controls": noise} | section(
             chosen, 0.3, batch_size=[1, 7, 10**5], max_new_tokens=[1, 9], identity_samples=[1, 10**6, None],
             divergence_samples=[1, 30, None], other_domain=[None, TEXTS], scoring=[*get_args(Scoring)],
-            shards=[1, 3, 100],
+            shards=[1, 3, 7],
         ),
         "gate": section(chosen, 0.3, threshold=[0.0, 0.7, 1.0], failing=[0.0, 0.5], force_phase2=[True]),
         "verdict": section(chosen, 0.2, cosine=[-1, 1], fvu=[0, 10]),
