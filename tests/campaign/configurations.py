@@ -78,7 +78,7 @@ def drawn(chosen: random.Random) -> dict[str, Any]:
         "phase1": section(chosen, 0.3, **training, smoothing=[0, 0.5]),
         "phase2": section(
             chosen, 0.3, **training | {"epochs": [0.1, 1]}, alpha=["auto", 0, 3], beta=["auto", 1e-3],
-            calibration_batches=[1, 10**5], measure_prompts=[1, 10**6], activation_checkpointing=[True],
+            calibration_batches=[1, 50], measure_prompts=[1, 10**6], activation_checkpointing=[True],
         ),
         "evaluate": {"arms": arms, "noise_controls": noise} | section(
             chosen, 0.3, batch_size=[1, 7, 10**5], max_new_tokens=[1, 9], identity_samples=[1, 10**6, None],
@@ -140,7 +140,8 @@ def campaign(experiment: Experiment, turn: Turn) -> None:
     while turn.going:
         label = f"configuration {number}"
         if not turn.has(label):
-            shutil.rmtree(workspace / "results", ignore_errors=True)
+            for name in ("results", ".snakemake"):  # the latter with the lock of a campaign that was killed
+                shutil.rmtree(workspace / name, ignore_errors=True)
             config = drawn(turn.generator(label))
             outcome, detail = outcome_of(workspace, config)
             changed = {name: own for name, own in config.items() if own != SMALL.get(name)}
