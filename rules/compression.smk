@@ -44,29 +44,6 @@ rule fit_pca:
         " {params.smoothing} --threads {threads} --output {output.compressor} --spectrum {output.spectrum} > {log} 2>&1"
 
 
-# By the root of counts, and by type: rarer tokens weigh more than in the plan's compressor.
-rule fit_weighted_pca:
-    input:
-        table=PATHS.table,
-        counts=PATHS.counts,
-    output:
-        compressor=PATHS.compressor("pca_{weighting}"),
-        provenance=provenance(PATHS.compressor("pca_{weighting}")),
-    log:
-        log_of(PATHS.compressor("pca_{weighting}")),
-    benchmark:
-        benchmark_of(PATHS.compressor("pca_{weighting}"))
-    threads: threads_of("compression")
-    resources:
-        **job_resources("compression"),
-    params:
-        dim=max(DIMS),
-        code=code("fit_pca.py"),
-    shell:
-        "exec {PYTHON} {SCRIPTS}/fit_pca.py --weighting {wildcards.weighting} --table {input.table}"
-        " --counts {input.counts} --compress_dim {params.dim} --threads {threads} --output {output.compressor} > {log} 2>&1"
-
-
 rule fit_random_projection:
     input:
         table=PATHS.table,
@@ -82,19 +59,33 @@ rule fit_random_projection:
     resources:
         **job_resources("compression"),
     params:
-        dim=max(DIMS),
+        axes="--method random",
+        dim=f"--compress_dim {max(DIMS)}",
         smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
     shell:
-        "exec {PYTHON} {SCRIPTS}/fit_pca.py --method random --table {input.table} --counts {input.counts}"
-        " --compress_dim {params.dim} {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
+        "exec {PYTHON} {SCRIPTS}/fit_pca.py {params.axes} --table {input.table} --counts {input.counts} {params.dim}"
+        " {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
+
+
+# By the root of counts, and by type: rarer tokens weigh more than in the plan's compressor.
+use rule fit_random_projection as fit_weighted_pca with:
+    output:
+        compressor=PATHS.compressor("pca_{weighting}"),
+        provenance=provenance(PATHS.compressor("pca_{weighting}")),
+    log:
+        log_of(PATHS.compressor("pca_{weighting}")),
+    benchmark:
+        benchmark_of(PATHS.compressor("pca_{weighting}"))
+    params:
+        axes="--weighting {weighting}",
+        dim=f"--compress_dim {max(DIMS)}",
+        smoothing="",
+        code=code("fit_pca.py"),
 
 
 # For the control that compresses nothing: its code dimension is the table's width, which is known when it is read.
-rule fit_identity:
-    input:
-        table=PATHS.table,
-        counts=PATHS.counts,
+use rule fit_random_projection as fit_identity with:
     output:
         compressor=PATHS.compressor("identity"),
         provenance=provenance(PATHS.compressor("identity")),
@@ -102,15 +93,11 @@ rule fit_identity:
         log_of(PATHS.compressor("identity")),
     benchmark:
         benchmark_of(PATHS.compressor("identity"))
-    threads: threads_of("compression")
-    resources:
-        **job_resources("compression"),
     params:
+        axes="--method identity",
+        dim="",
         smoothing=flags("pca", "smoothing"),
         code=code("fit_pca.py"),
-    shell:
-        "exec {PYTHON} {SCRIPTS}/fit_pca.py --method identity --table {input.table} --counts {input.counts}"
-        " {params.smoothing} --threads {threads} --output {output.compressor} > {log} 2>&1"
 
 
 # Stores the table in the form that it is decoded from.

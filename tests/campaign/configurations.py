@@ -34,8 +34,7 @@ PROMPTS = (
     "a\nb",
 )
 NAMES = ("x.json", "a-b", "A.1", "0", "n" * 100)
-# The first errors that a program may end in: they depend on the content of the data.
-OF_THE_DATA = re.compile(r"^prepare_data\.py: error: .*", re.MULTILINE)
+ERROR = re.compile(r"^\w+\.py: error: .*", re.MULTILINE)
 
 
 def some(chosen: random.Random, values: tuple[str, ...], most: int) -> list[str]:
@@ -116,9 +115,8 @@ def outcome_of(workspace: Workspace, config: dict[str, Any]) -> tuple[str, str]:
     if "Traceback (most recent call last)" in output + "".join(logs):
         return "traceback", output + "".join(text for text in logs if "Traceback" in text)
     if code != 0:
-        said = "\n".join(filter(None, (OF_THE_DATA.search(text) and text for text in logs)))
-        ended = re.findall(r"^\w+\.py: error: .*", "".join(logs), re.MULTILINE)
-        return ("refused by its data", "") if said else ("fails later", "\n".join(ended) or output)
+        said = "\n".join(error for text in logs for error in ERROR.findall(text))
+        return ("refused by its data", "") if "prepare_data.py: " in said else ("fails later", said or output)
     if left := leftovers(results):
         return "leftover", str(left)
     code, output = workspace.run("verify", configfile="drawn.yaml")

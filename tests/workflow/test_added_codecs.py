@@ -23,6 +23,8 @@ def test_codecs_that_are_added_are_fitted_and_reported_and_nothing_is_trained(ch
         assert "nf4" not in found and {"pca_int4", "rotated2"} <= {*found}
         bits = {name: found[name]["rate"]["bits_per_parameter"] for name in arms[:4]}
         assert bits["pca"] == bits["pca_type"]
+        by_counts, by_type = (found[name]["divergence"]["prompt"]["kl"]["estimate"] for name in arms[:2])
+        assert by_counts != by_type
         # Of its 32 numbers a row keeps K, in 4 bits and in 16; both have the same axes, and one a step per dimension.
         assert bits["pca"] - bits["pca_int4"] == pytest.approx(12 * entry["k"] / 32, abs=0.01)
         assert 2.5 < bits["rotated2"] < 2.6
