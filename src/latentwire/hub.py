@@ -1,4 +1,4 @@
-"""What can go wrong between here and the hub, in words that say what to do."""
+"""Errors of the hub and of its cache, as messages that say what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit the compressor: exact PCA of the token occurrences, or a control: random axes, or the table's own."""
+"""Fit the compressor: exact PCA, by token counts or other weights, or a control: random axes, or the table's own."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Compression of embeddings: token counts, exact count-weighted PCA, the compressor, reconstruction metrics."""
+"""Compression of embeddings: token counts, exact weighted PCA, the compressor, nearest rows."""

@@ -91,7 +91,7 @@ def reading_errors(
 def question_sums(
     errors: TypeErrors, ids_U: torch.Tensor, sequences: Sequence[np.ndarray], masks: Sequence[np.ndarray]
 ) -> pd.DataFrame:
-    """Sums over the masked tokens of each question: one row a question, one column a quantity, and ``tokens``.
+    """Sums over the masked tokens of each question: one row per question, one column per quantity, and ``tokens``.
 
     Args:
         errors: of the types ``ids_U`` (sorted).

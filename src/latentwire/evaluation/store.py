@@ -1,4 +1,4 @@
-"""Answers that were generated before, by what determines them.
+"""A store of generated answers, named by the hash of what determines them.
 
 One file per batch, named by a hash of exactly that: the prompts, what the model reads of them (token ids, or the rows
 of their tokens in the model's dtype), the model, and the decoding. So whatever rebuilds the same rows asks for no new

@@ -1,1 +1,1 @@
-"""Training: the two phases, their shared loop pieces, and resumable state."""
+"""Training: the two phases, their objectives, and the loop that they share."""

@@ -1,4 +1,4 @@
-"""The training log: one JSON object a line."""
+"""The training log: one JSON object per line."""
 
 from __future__ import annotations
 
