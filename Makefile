@@ -17,7 +17,8 @@ BASE ?= wheel
 SQUAD ?= hub
 READER := smollm2-135m$(if $(filter hub,$(BASE)),-hub)-squad
 REAL_CONFIG := config/smollm2.yaml $(if $(filter hub,$(BASE)),config/smollm2-hub.yaml)
-# Which codecs "make frontier" compares: config/smollm2-frontier.yaml, or further ones of config/smollm2-further.yaml.
+# Which codecs "make frontier" compares: config/smollm2-frontier.yaml, further ones (config/smollm2-further.yaml), or trained
+# ones with random errors of their size (config/smollm2-noise.yaml).
 FRONTIER ?= frontier
 # How long "make campaign" tries.
 MINUTES ?= 60

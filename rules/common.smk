@@ -191,33 +191,41 @@ def seeds_of(k):
 
 def wanted(arm, k=None):
     """Whether an arm is part of the experiment at a code dimension, if the gate asks for its stage."""
-    row = arm_row(arm)
-    if row.noise:
-        return row.codec in config["evaluate"]["noise_controls"] and wanted(row.codec, k)
     configured = at_dimension(k, config["evaluate"]["arms"], config["exploratory"]["arms"])
     return arm in {*ALWAYS, *configured, *OWN_CODECS}
 
 
 def untrained_rows():
-    """The rows of the arms that need no training, the user's own codecs among them."""
-    return [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if row.stage is None]
+    """The rows of the arms that need no training, the user's own codecs among them, without noise."""
+    return [row for row in (*ARMS.values(), *map(arm_row, OWN_CODECS)) if not (row.stage or row.noise)]
+
+
+def with_noise(variants):
+    """Arms, and the draws of noise of their errors' size; of a trained arm one draw for each of its first seeds."""
+    found = list(variants)
+    for variant in variants:
+        draws = config["evaluate"]["noise_controls"].get(variant.arm, 0)
+        seeds = range(draws) if variant.seed is None else {*seeds_of(variant.k)[:draws]} & {variant.seed}
+        rows = [row for row in ARMS.values() if row.error_of == variant.arm]
+        found += [Variant(row.name, variant.k, seed) for row in rows for seed in seeds]
+    return found
 
 
 def untrained_variants(k):
     """The untrained codecs and what is made of them, at a code dimension or (None) those that have none."""
     rows = [row for row in untrained_rows() if row.codec and row.sized == (k is not None) and wanted(row.name, k)]
-    draws = config["evaluate"]["noise_controls"]
-    return [Variant(row.name, k, seed) for row in rows for seed in (range(draws[row.codec]) if row.noise else [None])]
+    return with_noise([Variant(row.name, k) for row in rows])
 
 
 def trained_variants(k, seed, stage):
     """The arms of a training stage at a code dimension and seed."""
-    return [Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)]
+    return with_noise([Variant(arm, k, seed) for arm in TRAINED[stage] if wanted(arm, k)])
 
 
 def table_trained_variants(seeds):
     """The trained arms that do not depend on the code dimension."""
-    return [Variant(arm, None, seed) for arm in (*QUANTISED, *UNCOMPRESSED) if wanted(arm) for seed in seeds]
+    arms = [arm for arm in (*QUANTISED, *UNCOMPRESSED) if wanted(arm)]
+    return with_noise([Variant(arm, None, seed) for arm in arms for seed in seeds])
 
 
 def variants_of(evaluation):
@@ -243,7 +251,7 @@ def codec_inputs(variants):
         if row.codec and not row.own_codes:
             files += [f"{PATHS.fitted(variant.k, row.codec)}/{name}" for name in CODEC_FILES]
         if row.stage:
-            folder = PATHS.training(variant.k, variant.seed, variant.arm)
+            folder = PATHS.codec(variant)
             names = ("codes.safetensors",) if row.own_codes else ()
             files += [f"{folder}/{name}" for name in ("adapter.safetensors", "config.json", *names)]
     return list(dict.fromkeys(files))

@@ -30,7 +30,8 @@ class Arm:
         own_codes: its codes are trained, too; otherwise they are those of ``codec``.
         prompt: the column of the prepared prompts that is read.
         sampled: answers ``evaluate.identity_samples`` questions alone.
-        noise: how the random error of ``codec``'s size is spread (:mod:`latentwire.arms.controls`); None for no error.
+        noise: how the random error is spread (:mod:`latentwire.arms.controls`); None for no random error.
+        error_of: the arm whose error that is as large as; None for no random error.
     """
 
     name: str
@@ -45,10 +46,11 @@ class Arm:
     prompt: Literal["input_ids", "question_ids"] = "input_ids"
     sampled: bool = False
     noise: Noise | None = None
+    error_of: str | None = None
 
     @property
     def seeded(self) -> bool:
-        """Whether it depends on a seed: a training's, or a noise's, whose seeds are its draws."""
+        """Whether it depends on a seed: a training's, or a noise's, whose seeds are its draws; one may be both."""
         return self.stage is not None or self.noise is not None
 
     @property
@@ -180,11 +182,18 @@ _SPREADS: tuple[tuple[Noise, str], ...] = (
     ("equal", "original rows with a random error of {}'s FVU, equal for all rows"),
 )
 # The codecs of which the error can be compared with random ones.
-NOISE_CODECS = tuple(row.name for row in _CODECS if row.kind == "codec" and row.stage is None)
+NOISE_CODECS = tuple(row.name for row in _CODECS if row.kind == "codec")
 ROWS = (
     *_CODECS,
     *(
-        replace(row, name=f"noise_{noise}_{row.name}", kind="control", legend=legend.format(row.name), noise=noise)
+        replace(
+            row,
+            name=f"noise_{noise}_{row.name}",
+            kind="control",
+            legend=legend.format(row.name),
+            noise=noise,
+            error_of=row.name,
+        )
         for row in _CODECS
         if row.name in NOISE_CODECS
         for noise, legend in _SPREADS
@@ -206,10 +215,14 @@ COMPRESSORS = {
     "pca": "pca", "pca_root": "pca_root", "pca_type": "pca_type", "random": "random", "pca_int8": "pca",
     "pca_int4": "pca", "identity_ppl": "identity",
 }  # fmt: skip
-TRAINED = {stage: tuple(row.name for row in ROWS if row.stage == stage) for stage in ("phase1", "phase2")}
-UNCOMPRESSED, QUANTISED = (
-    tuple(row.name for row in ROWS if row.stage == stage) for stage in ("uncompressed", "quantised")
-)
+
+
+def _trained(stage: str) -> tuple[str, ...]:
+    return tuple(row.name for row in ROWS if row.stage == stage and not row.noise)
+
+
+TRAINED = {stage: _trained(stage) for stage in ("phase1", "phase2")}
+UNCOMPRESSED, QUANTISED = _trained("uncompressed"), _trained("quantised")
 # The plan's own arms, which no configuration names; the gate decides about Phase 2's.
 ALWAYS = ("text", "phase1", "phase2", "control")
 # What is evaluated together with one load of the model, and on which split.

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentwire.abilities import refusals
-from latentwire.arms_table import ARMS
+from latentwire.arms_table import ALWAYS, ARMS
 from latentwire.settings import Configuration, Section, section_of, wanted
 
 Config = dict[str, Any]
@@ -111,9 +111,14 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
             yield f"codecs.{name}: {_shortened.repr(file)} does not exist"
     if (passages := config["evaluate"]["other_domain"]) is not None:
         yield from _passage_problems(root / passages)
-    for codec in config["evaluate"]["noise_controls"]:
-        if codec not in config["evaluate"]["arms"]:
+    for codec, draws in config["evaluate"]["noise_controls"].items():
+        if codec not in (*ALWAYS, *config["evaluate"]["arms"]):
             yield f"evaluate.noise_controls: {codec!r} is not among evaluate.arms, with which its noise is compared"
+        if ARMS[codec].stage and draws > (seeds := len(config["seeds"])):
+            yield (
+                f"evaluate.noise_controls.{codec}: {draws} random errors, but {seeds} of seeds: a trained codec "
+                "has one for each training"
+            )
     samples = config["pca"]["samples"]
     if isinstance(samples, int) and data["train_samples"] is not None and samples > data["train_samples"]:
         yield f"pca.samples: {samples} is more than data.train_samples, {data['train_samples']}, which holds them"

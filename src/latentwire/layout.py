@@ -60,7 +60,7 @@ class Layout:
         """The folder of the codec that an arm is, or decodes; None for arms without one."""
         row = arm_row(variant.arm)
         if row.stage is not None:
-            return self.training(variant.k, variant.seed, variant.arm)
+            return self.training(variant.k, variant.seed, row.error_of or variant.arm)
         return None if row.codec is None else self.fitted(variant.k, row.codec)
 
     @property

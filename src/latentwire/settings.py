@@ -69,10 +69,12 @@ CodeArm = Literal[
 ]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 NoiseCodec = Literal[
+    "phase2", "control", "distilled", "bottleneck", "phase1", "phase1_root", "random",
     "pca", "pca_root", "pca_type", "quant", "pca_int8", "pca_int4",
     "int8", "int8_g32", "int8_g128", "int4", "int4_g32", "int4_g128", "int4_asymmetric", "int4_asymmetric_g32",
     "int4_asymmetric_g128", "int2", "int2_g32", "int2_g128", "int2_asymmetric", "int2_asymmetric_g32",
     "int2_asymmetric_g128", "fp8", "nf4", "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
+    "adapted_pq8", "adapted_pq8_root",
 ]  # fmt: skip
 Draws = Annotated[int, Field(ge=1, le=100)]
 
@@ -257,7 +259,7 @@ class Evaluate(Section):
     ]  # fmt: skip
     """Arms besides text and phase1; phase2 and control follow the gate, as do distilled and bottleneck if named."""
     noise_controls: dict[NoiseCodec, Draws] = {}
-    """Codecs among arms, each with a number of random errors of its size to compare with, such as {pca: 3}."""
+    """Codecs, each with a number of random errors of its size to compare with ({pca: 3}); at most one per training."""
     batch_size: Annotated[int, Field(ge=1, le=10**5)] = 256
     """Most prompts per batch; the same for all arms, since it changes bf16 results slightly."""
     max_new_tokens: Annotated[int, Field(ge=1, le=10**4)] = 32

@@ -8,6 +8,7 @@ from workspace import RESULTS
 
 from latentwire.arms_table import arm_row
 from latentwire.decisions.frontier import Point, _is_pareto
+from latentwire.decisions.kept import codec_name
 from latentwire.report.verdict_text import OTHER_HEADS
 from latentwire.settings import Evaluate
 
@@ -59,8 +60,12 @@ def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run)
 # An adapter by the root of counts, adapters on a quantiser's rows, and the linear bottleneck.
 TRAINED = ("phase1_root", "bottleneck", "adapted_pq8", "adapted_pq8_root")
 ARMS = (*Evaluate().arms, "pq8", *TRAINED)
+# One of each training.
+NOISY = ("phase1", "phase2", "random", "bottleneck", "adapted_pq8")
 FURTHER = (
-    "--config", f"evaluate={{arms: [{', '.join(ARMS)}], noise_controls: {{pca: 2}}}}", "exploratory={arms: [pca]}"
+    "--config",
+    f"evaluate={{arms: [{', '.join(ARMS)}], noise_controls: {{pca: 2, {': 1, '.join(NOISY)}: 1}}}}",
+    "exploratory={arms: [pca]}",
 )  # fmt: skip
 
 
@@ -96,15 +101,19 @@ def test_random_errors_stand_beside_a_codecs_own(finished, further, entries):
     found = json.loads((further / f"{RESULTS}/frontier.json").read_text(encoding="utf-8"))
     fvu = {point["codec"]: point["fvu"] for point in found["points"]}
     spreads = {(noise["codec"], noise["noise"]): noise["fvu"] for noise in found["noise"]}
-    assert len(spreads) == 6
-    for codec in ("pca:8", "pca:4"):
+    noisy = {"pca:8", "pca:4", "phase1:4", "phase2:4", *(codec_name(arm, 8) for arm in NOISY)}
+    assert {codec for codec, _ in spreads} == noisy and len(spreads) == 3 * len(noisy)
+    for codec in noisy:
         assert spreads[codec, "rows"] == pytest.approx(fvu[codec], rel=1e-4)
         assert spreads[codec, "equal"] == pytest.approx(fvu[codec], rel=0.3)
+    assert {harm["codec"] for harm in entries[0]["harm_of_error"]} == {"pca", *NOISY}
+    assert {harm["codec"] for harm in entries[1]["harm_of_error"]} == {"pca", "phase1", "phase2", "adapted_pq8"}
     for entry in entries:
-        (harm,) = entry["harm_of_error"]
-        assert harm["draws"] == 2 and 0 < harm["draw_deviation"] < 0.5
-        product = harm["allocation"]["estimate"] * harm["direction"]["estimate"]
-        assert harm["total"]["estimate"] == pytest.approx(product)
+        for harm in entry["harm_of_error"]:
+            assert harm["draws"] == (2 if harm["codec"] == "pca" else 1)
+            product = harm["allocation"]["estimate"] * harm["direction"]["estimate"]
+            assert harm["total"]["estimate"] == pytest.approx(product)
+        assert 0 < entry["harm_of_error"][-1]["draw_deviation"] < 0.5
         assert entry["arms"]["noise_rows_pca"]["seeds"] == 1, "further draws are not answered"
 
 
@@ -129,6 +138,8 @@ def test_further_trainings_run_to_the_verdict(entries):
 def test_noise_of_a_codec_that_is_not_measured_is_refused(finished):
     wrong = finished.fail("-n", "--config", "evaluate={noise_controls: {pq4: 1}}")
     assert "evaluate.noise_controls: 'pq4' is not among evaluate.arms" in wrong
+    wrong = finished.fail("-n", "--config", "evaluate={noise_controls: {phase1: 2}}")
+    assert "evaluate.noise_controls.phase1: 2 random errors, but 1 of seeds" in wrong
 
 
 @pytest.mark.slow

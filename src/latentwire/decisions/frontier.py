@@ -104,9 +104,9 @@ def frontier(root: Path) -> Frontier:
             measured: dict[str, Divergence] = found["divergence"] or {}
             prompt = measured.get("prompt")
             error = entry["reconstruction"].get(arm, {}).get("all")
-            if row.noise and prompt and error:
+            if row.noise and row.error_of and prompt and error:
                 noise[codec_name(arm, entry["k"])] = {
-                    "codec": codec_name(str(row.codec), entry["k"]),
+                    "codec": codec_name(row.error_of, entry["k"]),
                     "noise": row.noise,
                     "fvu": error["fvu"],
                     "kl": prompt["kl"],

@@ -196,11 +196,12 @@ def _read_arms(
             log.warning("arm %s is left out: %s", variant, inputs)
             continue
         every = arm_batches(variant.arm, texts.prompts, settings.batch_size, settings.identity_samples)
-        # Of noise the first draw alone answers: answers move too little for draws to be told apart by them.
-        further = arm_row(variant.arm).noise is not None and variant.seed != 0
+        # Of several draws on one codec the first alone answers: answers move too little to tell draws apart.
+        row = arm_row(variant.arm)
+        further = row.noise is not None and row.stage is None and variant.seed != 0
         read.batches[variant] = [] if further else shard.own(every)
         read.rows[variant] = split_rows_of(variant.arm, inputs, texts.prompts, dtype)
-        if texts.passages is not None and arm_row(variant.arm).rebuilds:
+        if texts.passages is not None and row.rebuilds and row.noise is None:
             rows = split_rows_of(variant.arm, inputs, texts.passages, dtype)
             if rows is not None:
                 read.passage_rows[variant] = rows

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs, rebuilt_rows
 from latentwire.arms.loading import arm_inputs
-from latentwire.arms_table import ARMS, COMPRESSORS, NOISE_CODECS, Variant, arm_row, ordered_arms
+from latentwire.arms_table import (
+    ARMS,
+    COMPRESSORS,
+    NOISE_CODECS,
+    QUANTISED,
+    TRAINED,
+    UNCOMPRESSED,
+    Variant,
+    arm_row,
+    ordered_arms,
+)
 from latentwire.codecs.adapted import AdapterCodec
 from latentwire.codecs.adapted_product import AdaptedProductCodec
 from latentwire.codecs.base import Codec, NotApplicable
@@ -293,6 +303,14 @@ def test_noise_has_its_draw_for_a_seed_and_the_files_of_its_codec():
     assert variant == Variant.of("noise_rows_pca", 72, 2) and Layout("r").codec(variant) == "r/k72/codecs/pca"
     assert Variant.parse("noise_equal_pq4:1") == Variant("noise_equal_pq4", None, 1)
     assert set(get_args(NoiseCodec)) == set(NOISE_CODECS)
+
+
+def test_noise_of_a_trained_arm_has_that_training_for_a_draw():
+    trained = Variant.parse("noise_rows_phase1:72:2")
+    assert trained == Variant.of("noise_rows_phase1", 72, 2)
+    assert Layout("r").codec(trained) == Layout("r").codec(Variant("phase1", 72, 2)) == "r/k72/seed2/phase1"
+    assert Layout("r").codec(Variant("noise_equal_adapted_pq8", None, 1)) == "r/seed1/adapted_pq8"
+    assert not any(name.startswith("noise_") for arms in (*TRAINED.values(), QUANTISED, UNCOMPRESSED) for name in arms)
 
 
 def test_the_rows_of_a_control_with_an_adapter_are_the_adapters(table_VD, counts_V, inputs):

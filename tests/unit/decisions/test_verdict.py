@@ -489,7 +489,7 @@ def test_the_page_names_model_data_date_and_commit(changed, line):
 def test_every_arm_has_a_legend_of_one_line():
     assert all(arm.legend and "\n" not in arm.legend and len(arm.legend) <= 100 for arm in ARMS.values())
     readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/experiment.md"))
-    noise = {arm.noise: arm for arm in ARMS.values() if arm.codec == "pca" and arm.noise}
+    noise = {arm.noise: arm for arm in ARMS.values() if arm.error_of == "pca" and arm.noise}
     spreads = "".join(
         f"| `{arm.name[:-3]}<codec>` | {arm.legend.replace('pca', '<codec>')} |\n" for arm in noise.values()
     )
