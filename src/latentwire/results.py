@@ -251,12 +251,14 @@ class Cause(TypedDict):
 class Kept(TypedDict):
     """Which codecs are shown to keep a share of the uncompressed text's F1, by their names over all code dimensions.
 
-    ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs; ``shown``
-    is in the order of ``bits`` per table parameter; ``p`` is Holm's, None if it can't be tested.
+    ``detectable`` is the loss of F1 that 80% of such samples find in a test at 5%, the median over codecs; ``needed``
+    is how many questions a codec that answers all like the text needs to be shown; ``shown`` is in the order of
+    ``bits`` per table parameter; ``p`` is Holm's, None if it can't be tested.
     """
 
     share: float
     detectable: float | None
+    needed: int | None
     cheapest: str | None
     shown: list[str]
     bits: dict[str, float]

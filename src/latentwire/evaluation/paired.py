@@ -27,6 +27,7 @@ from latentwire.arms_table import Variant
 from latentwire.artefacts import read_parquet
 from latentwire.data.squad import read_squad_json
 from latentwire.errors import InputError
+from latentwire.evaluation.noninferiority import Paired, noninferiority_p
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import Interval, difference_interval, ratio_interval
 
@@ -155,6 +156,8 @@ class Comparison:
         difference: A − B with its interval.
         retention: A / B with its interval.
         margin: how much A may lose and still be called no worse.
+        level: of the one-sided test of that.
+        p: the p-value of that test; None if it is refused.
         detectable: the smallest loss that a test at 5% finds with a power of 80%, from the standard error; None if
             there is none.
     """
@@ -164,19 +167,21 @@ class Comparison:
     difference: Interval
     retention: Interval
     margin: float
+    level: float
+    p: float | None
     detectable: float | None
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference says of A."""
+        """What the interval of the difference and the test of non-inferiority say of A."""
         lower, upper = self.difference.lower, self.difference.upper
-        if lower is None or upper is None:
+        if self.p is None:
             return "refused"
-        if lower > 0:
+        if lower is not None and lower > 0:
             return "better"
-        if upper < -self.margin:
+        if upper is not None and upper < -self.margin:
             return "worse"
-        return "non-inferior" if lower > -self.margin else "not shown"
+        return "non-inferior" if self.p <= self.level else "not shown"
 
 
 def compare(
@@ -216,6 +221,8 @@ def compare(
         difference=difference,
         retention=ratio_interval(a_N, b_N, article_N, **drawn),
         margin=margin,
+        level=(1 - confidence) / 2,
+        p=noninferiority_p(Paired(a_N, b_N, article_N), margin, resamples=resamples, seed=seed),
         detectable=None if error is None else DETECTABLE * error,
     )
 
@@ -223,13 +230,12 @@ def compare(
 def described(comparison: Comparison) -> str:
     """The comparison in lines of text."""
     difference, points = comparison.difference, 100
-    if difference.refused is not None:
-        return (
-            f"A {points * comparison.a:.1f}%, B {points * comparison.b:.1f}%, {difference.questions} questions in "
-            f"{difference.articles} articles\nno interval: {difference.refused}"
-        )
-    assert difference.estimate is not None and difference.lower is not None and difference.upper is not None
-    assert comparison.detectable is not None
+    head = (
+        f"A {points * comparison.a:.1f}%, B {points * comparison.b:.1f}%, {difference.questions} questions in "
+        f"{difference.articles} articles"
+    )
+    if comparison.p is None:
+        return f"{head}\nno interval: {difference.refused}"
     margin = points * comparison.margin
     says = {
         "better": "A is better",
@@ -237,19 +243,30 @@ def described(comparison: Comparison) -> str:
         "non-inferior": f"A is no worse than B by {margin:g} points",
         "not shown": f"not shown that A is no worse than B by {margin:g} points",
     }[comparison.verdict]
-    lost = points * comparison.detectable
-    limits = f"[{points * difference.lower:+.2f}, {points * difference.upper:+.2f}]"
     return "\n".join(
         [
-            f"A {points * comparison.a:.1f}%, B {points * comparison.b:.1f}%, {difference.questions} questions in "
-            f"{difference.articles} articles",
-            f"A − B     {points * difference.estimate:+.2f} points {limits}, {points * difference.confidence:g}% "
-            "studentised bootstrap over articles",
+            head,
+            f"A − B     {_points(difference)}",
             f"A / B     {_percent(comparison.retention)}",
-            f"verdict   {says}",
-            f"power     a true loss of {lost:.2f} points is found in 80% of such samples, a smaller one in fewer",
+            f"verdict   {says} (p = {comparison.p:.3g}, one-sided, tested at {comparison.level:g})",
+            f"power     {_power(comparison)}",
         ]
     )
+
+
+def _points(difference: Interval) -> str:
+    if difference.estimate is None or difference.lower is None or difference.upper is None:
+        return f"no interval: {difference.refused}"
+    limits = f"[{100 * difference.lower:+.2f}, {100 * difference.upper:+.2f}]"
+    how = f"{100 * difference.confidence:g}% studentised bootstrap over articles"
+    return f"{100 * difference.estimate:+.2f} points {limits}, {how}"
+
+
+def _power(comparison: Comparison) -> str:
+    if not comparison.detectable:
+        return "not known: A and B answer alike"
+    lost = 100 * comparison.detectable
+    return f"a true loss of {lost:.2f} points is found in 80% of such samples, a smaller one in fewer"
 
 
 def _percent(ratio: Interval) -> str:

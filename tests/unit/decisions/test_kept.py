@@ -6,9 +6,10 @@ import pytest
 
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.kept import LEVEL, kept
-from latentwire.evaluation.statistics import holm, p_value
+from latentwire.evaluation.noninferiority import Paired, noninferiority_p
+from latentwire.evaluation.statistics import holm
 
-ARTICLES, PER_ARTICLE = 30, 16
+ARTICLES, PER_ARTICLE = 30, 100
 BOOTSTRAP = {"resamples": 400, "seed": 0}
 
 
@@ -59,9 +60,8 @@ def test_p_values_are_one_sided_and_corrected_over_the_codecs_of_all_dimensions(
     found = kept([results({"text": text_N, "pca": lossy[k]}, {"pca": 2.0 * k}, k) for k in (1, 2)], **BOOTSTRAP)[0]
     single = {}
     for k, own_N in lossy.items():
-        difference_N = own_N - 0.99 * text_N
-        two_sided = p_value(difference_N, np.arange(len(text_N)) % ARTICLES, 0.0, **BOOTSTRAP)
-        single[f"pca:{k}"] = two_sided / 2 if difference_N.mean() > 0 else 1 - two_sided / 2
+        paired = Paired(own_N, text_N, np.arange(len(text_N)) % ARTICLES)
+        single[f"pca:{k}"] = noninferiority_p(paired, 0.01 * text_N, **BOOTSTRAP)
     assert found["p"] == pytest.approx(holm(single))
 
 
@@ -69,6 +69,21 @@ def test_too_few_articles_show_nothing(text_N):
     few = {"text": text_N[:ARTICLES], "pq4": text_N[:ARTICLES]}
     found = kept([results({arm: own[:15] for arm, own in few.items()}, {"pq4": 2.08})], **BOOTSTRAP)[0]
     assert found["p"] == {"pq4": None} and found["shown"] == [] and found["cheapest"] is None
+
+
+def test_equal_answers_to_few_questions_show_nothing_and_the_number_that_would_stands_beside(text_N):
+    few = ARTICLES * 4
+    found = kept(
+        [results(dict.fromkeys(("text", "fp8", "int8"), text_N[:few]), {"fp8": 8.0, "int8": 8.3})], **BOOTSTRAP
+    )
+    for own in found:
+        assert own["shown"] == [] and own["needed"] > few
+        enough = round(own["needed"] / ARTICLES + 1)
+        text = np.tile(text_N[:few], 1 + enough // 4)[: enough * ARTICLES]
+        arms = dict.fromkeys(("text", "fp8", "int8"), text)
+        again = kept([results(arms, {"fp8": 8.0, "int8": 8.3})], **BOOTSTRAP)
+        (same,) = (other for other in again if other["share"] == own["share"])
+        assert same["shown"] == ["fp8", "int8"]
 
 
 @pytest.mark.slow

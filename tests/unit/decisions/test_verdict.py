@@ -49,7 +49,7 @@ ORIGIN = {
 }
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
 KEPT = {
-    "share": 0.99, "detectable": 0.031, "cheapest": "pq4", "shown": ["pq4", "int8"], "bits": {"pca:16": 2.1, "pq4": 2.08, "int8": 8.25},
+    "share": 0.99, "detectable": 0.031, "needed": 1027, "cheapest": "pq4", "shown": ["pq4", "int8"], "bits": {"pca:16": 2.1, "pq4": 2.08, "int8": 8.25},
     "p": {"pca:16": 1.0, "pq4": 0.012, "int8": 0.002},
 }  # fmt: skip
 

@@ -143,6 +143,15 @@ def test_few_articles_are_refused_with_the_reason():
     assert "no interval: " in described(found) and "20" in described(found)
 
 
+def test_equal_answers_are_no_worse_if_there_are_enough_of_them():
+    for questions, verdict in ((120, "not shown"), (3000, "non-inferior")):
+        articles = np.arange(questions) % 24
+        own = pd.DataFrame({"id": np.arange(questions).astype(str), "score": 1.0, "article": articles.astype(str)})
+        found = compare(own, own, margin=0.01)
+        assert found.verdict == verdict and found.difference.lower is None
+        assert "no interval: the articles don't differ" in described(found)
+
+
 def test_the_order_of_the_lines_does_not_matter():
     a, b = drawn(-0.01, 0)
     again = compare(a.sample(frac=1, random_state=1), b.sample(frac=1, random_state=2), margin=0.01)
