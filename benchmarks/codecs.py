@@ -21,11 +21,15 @@ from latentwire.arms_table import ARMS, COMPRESSORS
 from latentwire.codecs import Codec, NotApplicable
 from latentwire.codecs.fitting import fit_codec
 from latentwire.compression.compressor import EmbeddingCompressor
-from latentwire.compression.counts import count_tokens, mean_embedding
+from latentwire.compression.counts import FittingWeighting, count_tokens, fitting_weights, mean_embedding
 from latentwire.embeddings import read_embeddings
 
-# The random projection is here for trained adapters; without one it is far from its codes' best.
-CODECS = [row.name for row in ARMS.values() if row.codec == row.name != "random"]
+# What PCA is fitted by, by the compressor's name.
+WEIGHTINGS: dict[str, FittingWeighting] = {"pca": "counts", "pca_root": "root", "pca_type": "type"}
+# Random axes and the identity are there for what is trained on them.
+CODECS = [
+    row.name for row in ARMS.values() if row.codec == row.name and COMPRESSORS.get(row.name, "pca") in WEIGHTINGS
+]
 TOKENS = (64, 1024)
 BLOCK_ROWS = 8192
 
@@ -94,15 +98,17 @@ def main() -> None:
     dims = arguments.k or [width // 8, width // 2]
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pca.safetensors"
+        files = {name: Path(folder) / f"{name}.safetensors" for name in WEIGHTINGS}
         start = time.perf_counter()
-        EmbeddingCompressor(width, max(dims)).fit(table_VD, counts_V).save(file)
+        for name, weighting in WEIGHTINGS.items():
+            weights_V = fitting_weights(counts_V, weighting)
+            EmbeddingCompressor(width, max(dims)).fit(table_VD, weights_V).save(files[name])
         of_pca = time.perf_counter() - start
         for codec, k in [(name, k) for name in arguments.codecs for k in (dims if ARMS[name].sized else [None])]:
             label = f"`{codec}`" if k is None else f"`{codec}`, K = {k}"
             start = time.perf_counter()
             try:
-                fitted = fit_codec(codec, table_VD, counts_V, k, compressor=file if codec in COMPRESSORS else None)
+                fitted = fit_codec(codec, table_VD, counts_V, k, compressor=files.get(COMPRESSORS.get(codec, "")))
             except NotApplicable as reason:
                 print(f"{label} is left out: {reason}", file=sys.stderr)
                 continue
@@ -112,8 +118,8 @@ def main() -> None:
     print(
         f"Table {rows:,} × {width} in {str(table_VD.dtype).removeprefix('torch.')}; counts of {int(counts_V.sum()):,} "
         f"tokens in {len(train):,} prompts, {int((counts_V > 0).sum()):,} types; FVU by occurrence over "
-        f"{int(occurrences_V.sum()):,} tokens in {len(test):,} other prompts. PCA was fitted in {of_pca:.1f} s, which "
-        "counts for no codec.\n"
+        f"{int(occurrences_V.sum()):,} tokens in {len(test):,} other prompts. PCA was fitted by counts, by their root "
+        f"and by type in {of_pca:.1f} s, which count for no codec.\n"
     )
     header = ["codec", "bits per table parameter", "FVU, occurrences", "FVU, types", "seconds to fit"]
     header += [f"µs to decode {number:,} tokens" for number in TOKENS]
