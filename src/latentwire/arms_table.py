@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 Noise = Literal["rows", "shrunk", "equal"]
-# What a token type weighs in an epoch of Phase 1's steps: its count, or the square root of that plus one.
-Weighting = Literal["counts", "root"]
+# What a token type weighs in an epoch of Phase 1's steps: its count, the square root of that plus one, or as all do.
+Weighting = Literal["counts", "root", "type"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,14 @@ _CODECS = (
         weighting="root",
     ),
     Arm(
+        "phase1_type",
+        "codec",
+        "as phase1, PCA and training by token types: every row weighs the same",
+        "pca_type",
+        stage="phase1",
+        weighting="type",
+    ),
+    Arm(
         "random",
         "codec",
         "codes of a random projection instead of PCA, rebuilt by an adapter trained like phase1's",
@@ -168,6 +176,7 @@ _CODECS = (
             ("pq4_type", "product", "as pq4, fitted by token types: every row weighs the same"),
             ("pq6", "product", _PRODUCT.format(6)),
             ("pq8", "product", _PRODUCT.format(8)),
+            ("pq8_type", "product", "as pq8, fitted by token types: every row weighs the same"),
             ("rq8", "residual", "residual quantisation: pq8, and pq8 of what it leaves, fitted by token counts + 1"),
         )
     ),

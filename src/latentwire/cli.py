@@ -169,8 +169,8 @@ def add_phase1_arguments(to: argparse.ArgumentParser, codec: str) -> None:
     to.add_argument(
         "--weighting",
         default="counts",
-        choices=("counts", "root"),
-        help="what a token type weighs in an epoch: its count, or the square root of that plus one",
+        choices=("counts", "root", "type"),
+        help="what a token type weighs in an epoch: its count, the square root of that plus one, or as all others do",
     )
     add_training_arguments(to, codec=codec)
 

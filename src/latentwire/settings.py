@@ -61,20 +61,20 @@ TableArm = Literal[
     "int8", "int8_g32", "int8_g128", "int4", "int4_g32", "int4_g128", "int4_asymmetric", "int4_asymmetric_g32",
     "int4_asymmetric_g128", "int2", "int2_g32", "int2_g128", "int2_asymmetric", "int2_asymmetric_g32",
     "int2_asymmetric_g128", "fp8", "nf4", "rotated4", "rotated2",
-    "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8", "adapted_pq8", "adapted_pq8_root",
+    "identity_ppl", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "pq8_type", "rq8", "adapted_pq8", "adapted_pq8_root",
 ]  # fmt: skip
 CodeArm = Literal[
     "pca", "pca_root", "pca_type", "snap", "snap_d", "quant", "pca_int8", "pca_int4", "random", "distilled",
-    "phase1_root", "bottleneck",
+    "phase1_root", "phase1_type", "bottleneck",
 ]  # fmt: skip
 BaselineArm = Literal[OriginalArm, CodeArm, TableArm]
 NoiseCodec = Literal[
-    "phase2", "control", "distilled", "bottleneck", "phase1", "phase1_root", "random",
+    "phase2", "control", "distilled", "bottleneck", "phase1", "phase1_root", "phase1_type", "random",
     "pca", "pca_root", "pca_type", "quant", "pca_int8", "pca_int4",
     "int8", "int8_g32", "int8_g128", "int4", "int4_g32", "int4_g128", "int4_asymmetric", "int4_asymmetric_g32",
     "int4_asymmetric_g128", "int2", "int2_g32", "int2_g128", "int2_asymmetric", "int2_asymmetric_g32",
-    "int2_asymmetric_g128", "fp8", "nf4", "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8", "rq8",
-    "adapted_pq8", "adapted_pq8_root",
+    "int2_asymmetric_g128", "fp8", "nf4", "rotated4", "rotated2", "pq4", "pq4_root", "pq4_type", "pq6", "pq8",
+    "pq8_type", "rq8", "adapted_pq8", "adapted_pq8_root",
 ]  # fmt: skip
 Draws = Annotated[int, Field(ge=1, le=100)]
 

@@ -19,7 +19,14 @@ from latentwire.codecs.base import Codec, NotApplicable
 CODEWORDS = 256
 ITERATIONS = 25
 # Dimensions per codeword, and the power of token counts + 1 that a row weighs, by the codec's name.
-FORMATS = {"pq4": (4, 1.0), "pq4_root": (4, 0.5), "pq4_type": (4, 0.0), "pq6": (6, 1.0), "pq8": (8, 1.0)}
+FORMATS = {
+    "pq4": (4, 1.0),
+    "pq4_root": (4, 0.5),
+    "pq4_type": (4, 0.0),
+    "pq6": (6, 1.0),
+    "pq8": (8, 1.0),
+    "pq8_type": (8, 0.0),
+}
 
 
 class ProductCodec(Codec):

@@ -50,7 +50,8 @@ def vocabulary_share(step: int, per_epoch: int, vocab_size: int, seed: int) -> t
 def type_weights(counts_V: torch.Tensor, weighting: Weighting, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
     """What an occurrence of each type weighs, and what the type weighs besides in an epoch: both float32 ``[V]``.
 
-    By ``root`` a type that occurs n times weighs √n + 1 in an epoch, with or without occurrences.
+    By ``root`` a type that occurs n times weighs √n + 1 in an epoch, with or without occurrences; by ``type`` all of
+    them weigh 2, of which those that occur have half from their occurrences.
 
     Args:
         counts_V: occurrences in an epoch.
@@ -60,7 +61,10 @@ def type_weights(counts_V: torch.Tensor, weighting: Weighting, smoothing: float)
     besides_V = torch.full((len(counts_V),), smoothing)
     if weighting == "counts":
         return torch.ones(len(counts_V)), besides_V
-    return counts_V.clamp_min(1).float().rsqrt(), besides_V + 1
+    often_V = counts_V.clamp_min(1).float()
+    if weighting == "root":
+        return often_V.rsqrt(), besides_V + 1
+    return often_V.reciprocal(), besides_V + 1 + (counts_V == 0)
 
 
 def train_phase1(
@@ -108,7 +112,7 @@ def train_phase1(
     torch.manual_seed(seed)
     adapter = Adapter.from_compressor(compressor, hidden=hidden, residual=residual).to(device)
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
-    whole_vocabulary = settings.smoothing > 0 or weighting == "root"
+    whole_vocabulary = settings.smoothing > 0 or weighting != "counts"
     if whole_vocabulary:
         all_ids = torch.arange(len(table_VD))
     else:
@@ -121,7 +125,7 @@ def train_phase1(
     def loss_at(step: int) -> Losses:
         chosen = batch_at(step, len(train), settings.batch_size, seed)
         ids_U, weights_U = unique_tokens([train[index] for index in chosen.tolist()])
-        if weighting == "root":
+        if weighting != "counts":
             weights_U = weights_U * per_occurrence_V[ids_U]
         if whole_vocabulary:
             share_U = vocabulary_share(step, per_epoch, len(table_VD), seed)

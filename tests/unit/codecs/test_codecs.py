@@ -608,7 +608,7 @@ RATES = {
     "int8_g128": 8.125, "int4_g128": 4.125, "int4_asymmetric_g128": 4.25, "int2_g128": 2.125,
     "int2_asymmetric_g128": 2.25,
     "fp8": 8 + 16 / WIDTH, "nf4": 4.25, "rotated4": 4 + 16 / WIDTH, "rotated2": 2 + 16 / WIDTH,
-    "pq4": 2, "pq4_root": 2, "pq4_type": 2, "pq6": 8 / 6, "pq8": 1, "rq8": 2,
+    "pq4": 2, "pq4_root": 2, "pq4_type": 2, "pq6": 8 / 6, "pq8": 1, "pq8_type": 1, "rq8": 2,
 }  # fmt: skip
 
 

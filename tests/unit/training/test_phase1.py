@@ -136,7 +136,10 @@ def test_smoothing_rebuilds_tokens_that_no_prompt_holds_better(tmp_path):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 2.0])
-def test_by_root_a_type_weighs_the_square_root_of_its_count_plus_one_in_an_epoch(tmp_path, monkeypatch, smoothing):
+@pytest.mark.parametrize("weighting", ["root", "type"])
+def test_by_root_a_type_weighs_the_root_of_its_count_plus_one_and_by_type_as_all(
+    tmp_path, monkeypatch, smoothing, weighting
+):
     """The weights of all steps of an epoch, summed by type, against the definition."""
     total_V = torch.zeros(V)
 
@@ -147,10 +150,11 @@ def test_by_root_a_type_weighs_the_square_root_of_its_count_plus_one_in_an_epoch
         return weighted_error(predicted_UD, target_UD, weights_U)
 
     monkeypatch.setattr(phase1, "weighted_error", observed)
-    train(tmp_path, epochs=1, batch_size=16, weighting="root", smoothing=smoothing)
+    train(tmp_path, epochs=1, batch_size=16, weighting=weighting, smoothing=smoothing)
     counts_V = count_tokens(TRAIN, V)
     assert (counts_V == 0).any()
-    torch.testing.assert_close(total_V, counts_V.float().sqrt() + 1 + smoothing, rtol=1e-4, atol=1e-4)
+    expected_V = counts_V.float().sqrt() + 1 if weighting == "root" else torch.full((V,), 2.0)
+    torch.testing.assert_close(total_V, expected_V + smoothing, rtol=1e-4, atol=1e-4)
 
 
 def test_by_counts_an_occurrence_weighs_one_and_by_root_tokens_without_any_are_rebuilt_better(tmp_path):
@@ -159,12 +163,12 @@ def test_by_counts_an_occurrence_weighs_one_and_by_root_tokens_without_any_are_r
     assert (per_occurrence_V == 1).all() and (besides_V == 0.5).all()
     unused = (counts_V == 0).nonzero().flatten()
     errors = {}
-    for weighting in ("counts", "root"):
+    for weighting in ("counts", "root", "type"):
         adapter, _ = train(tmp_path / weighting, epochs=100, weighting=weighting)
         codes, targets = TokenRows(TABLE, COMPRESSOR.codes(TABLE), COMPRESSOR, unused, CPU).of(unused)
         with torch.no_grad():
             errors[weighting] = float((adapter.standardised(codes) - targets).square().mean())
-    assert errors["root"] < 0.97 * errors["counts"]
+    assert errors["type"] < errors["root"] < 0.97 * errors["counts"]
 
 
 def test_smoothing_adds_that_many_occurrences_of_every_token_to_an_epoch(tmp_path, monkeypatch):
