@@ -196,9 +196,9 @@ def _read_arms(
             log.warning("arm %s is left out: %s", variant, inputs)
             continue
         every = arm_batches(variant.arm, texts.prompts, settings.batch_size, settings.identity_samples)
-        # Of several draws on one codec the first alone answers: answers move too little to tell draws apart.
         row = arm_row(variant.arm)
-        further = row.noise is not None and row.stage is None and variant.seed != 0
+        # Of several draws of noise the first alone answers: answers move too little to tell draws apart.
+        further = row.noise is not None and any((own.arm, own.k) == (variant.arm, variant.k) for own in read.rows)
         read.batches[variant] = [] if further else shard.own(every)
         read.rows[variant] = split_rows_of(variant.arm, inputs, texts.prompts, dtype)
         if texts.passages is not None and row.rebuilds and row.noise is None:
