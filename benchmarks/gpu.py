@@ -46,8 +46,10 @@ from latentwire.cli import set_threads
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.data.tokenizer import build_tokenizer
 from latentwire.device import described
+from latentwire.evaluation.divergence import DivergenceReader, ForcedPrompt, measured_batches
 from latentwire.evaluation.generate import Decoder
 from latentwire.evaluation.prefixes import batches_by_prefix
+from latentwire.evaluation.rows import SplitRows
 from latentwire.lm import load_model, load_tokenizer
 from latentwire.packing import Layout, prompt_batch
 from latentwire.processes import Processes
@@ -61,6 +63,8 @@ from latentwire.training.phase2 import PromptScorer, prompt_inputs
 HERE = Path(__file__).parent
 OPTIMISER = Optimiser(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
 Prompts = list[np.ndarray]
+# Of a training prompt those that are not predicted, on average (squad_lengths.json.gz); of a reference answer, a guess.
+TEMPLATE_TOKENS, ANSWER_TOKENS = 77, 4
 
 
 @dataclass(frozen=True)
@@ -544,6 +548,40 @@ class Bench:
             "peak_gib": self.peak_gib(),
         }
 
+    def divergence(self) -> dict[str, Any]:
+        """An arm's teacher-forced pass and its comparison with the original's, which costs one reading more."""
+        prompts, rng = self.final(), np.random.default_rng(6)
+        template, answer = (-(-tokens // self.shapes.cut) for tokens in (TEMPLATE_TOKENS, ANSWER_TOKENS))
+        sampled = measured_batches(len(prompts), 1000)
+        batches = [
+            [
+                ForcedPrompt(prompts[i], np.arange(len(prompts[i])) >= template, rng.integers(0, self.types, answer))
+                for i in batch
+            ]
+            for batch in sampled[:: max(1, len(sampled) // 16)]
+        ]
+        reader, rows_UD = DivergenceReader(self.model), self.model.get_input_embeddings().weight[: self.types].cpu()
+        same, moved = (SplitRows(torch.arange(self.types), own_UD) for own_UD in (rows_UD, 1.1 * rows_UD))
+        self.peak_gib()
+        read = self.seconds(lambda: [reader.hidden(batch, moved) for batch in batches], 1, 1)
+        labels = [torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch])) for batch in batches]
+        texts, arms, exact = ([reader.hidden(own, rows) for own in batches] for rows in (None, moved, same))
+
+        def compared(arms: Sequence[torch.Tensor]) -> list[float]:
+            parts = zip(texts, arms, labels, strict=True)
+            return [float(reader.compare(text, [arm], own)[0]["kl"].mean()) for text, arm, own in parts]
+
+        compare = self.seconds(lambda: compared(arms), 1, 1)
+        return {
+            "tokens_per_batch": statistics.mean(sum(len(one.ids) for one in batch) for batch in batches),
+            "read_ms": 1e3 * read / len(batches),
+            "compare_ms": 1e3 * compare / len(batches),
+            "arm_of_1000_s": len(measured_batches(1000, None)) * (read + compare) / len(batches),
+            "largest_kl_of_the_same_rows": max(compared(exact)),
+            "least_kl_of_other_rows": min(compared(arms)),
+            "peak_gib": self.peak_gib(),
+        }
+
     def host_waits(self) -> dict[str, Any]:
         """Where the host waits for the GPU, and how often: in a step of Phase 2, and in a batch of answers."""
         if not self.gpu:
@@ -602,7 +640,7 @@ class Bench:
 
 
 PARTS = (
-    *("environment", "rates", "attention", "losses", "rightness", "generation", "arm"),
+    *("environment", "rates", "attention", "losses", "rightness", "generation", "arm", "divergence"),
     *("phase1", "phase2", "worst_batch", "host_waits", "profile"),
 )
 

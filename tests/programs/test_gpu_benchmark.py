@@ -10,7 +10,7 @@ from pretended import pretended_gpu
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 PARTS = (
-    *("environment", "rates", "attention", "losses", "rightness", "generation", "arm"),
+    *("environment", "rates", "attention", "losses", "rightness", "generation", "arm", "divergence"),
     *("phase1", "phase2", "worst_batch", "host_waits", "profile"),
 )
 
@@ -29,6 +29,9 @@ def test_every_part_runs_and_writes_its_line(tmp_path):
     assert right["answers_as_the_librarys"] == right["answers"]
     assert right["reader"]["as_on_the_cpu"] == right["reader"]["answers"]
     assert max(right["packed"].values()) < 1e-5
+    forced = found["divergence"]
+    assert abs(forced["largest_kl_of_the_same_rows"]) < 1e-6 < forced["least_kl_of_other_rows"]
+    assert forced["read_ms"] > 0 and forced["compare_ms"] > 0 and forced["arm_of_1000_s"] > 0
     assert found["phase2"]["ours"]["finite"] and found["phase2"]["naive"]["finite"]
 
 
