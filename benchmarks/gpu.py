@@ -63,7 +63,7 @@ from latentwire.training.phase2 import PromptScorer, prompt_inputs
 HERE = Path(__file__).parent
 OPTIMISER = Optimiser(lr=1e-4, weight_decay=0.01, warmup_fraction=0.05, gradient_clip=1.0)
 Prompts = list[np.ndarray]
-# Of a training prompt those that are not predicted, on average (squad_lengths.json.gz); of a reference answer, a guess.
+# Of a training prompt those that are not predicted, on average (squad_lengths.json.gz); of an answer, a guess.
 TEMPLATE_TOKENS, ANSWER_TOKENS = 77, 4
 
 

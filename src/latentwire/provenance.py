@@ -22,11 +22,13 @@ DIGEST = "digest"
 # In a model directory that this project made: the base, and the LoRA adapter merged into it.
 MODEL_CARD = "reader.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "safetensors")
+# Fits product quantisers. Trainings and answers depend on their files alone, so their state is not named after it.
+FITTING = ("faiss-cpu",)
 
 
-def library_versions() -> dict[str, str | None]:
-    """Versions of Python and of the libraries that compute; None for one that is not installed."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+def library_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Versions of Python and of libraries, by default those that compute; None for one that is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:
@@ -100,7 +102,7 @@ def write_provenance(
         "folder": str(artefact.parent),
         "outputs": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in outputs},
         "device": device,
-        "versions": library_versions(),
+        "versions": library_versions((*PACKAGES, *FITTING)),
     }
     write_json(provenance_path(artefact), record | {DIGEST: hash_of(record)})
 

@@ -3,12 +3,13 @@
 import subprocess
 from argparse import Namespace
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import pytest
 
 from latentwire.files import read_json, sha256_of, write_json
 from latentwire.integrity import read_record
-from latentwire.provenance import MODEL_CARD, code_commit, provenance_path, utc_day, write_provenance
+from latentwire.provenance import MODEL_CARD, code_commit, library_versions, provenance_path, utc_day, write_provenance
 
 
 def git(folder, *arguments):
@@ -73,6 +74,14 @@ def test_a_record_names_the_program_and_every_file_that_it_wrote(tmp_path, monke
     assert (record.program, record.folder, record.inputs) == ("fit_pca.py", tmp_path, read)
     sizes = {name: (own.size, own.sha256) for name, own in record.outputs.items()}
     assert sizes == {name: (len(name), sha256_of(tmp_path / name)) for name in ("pca", "spectrum")}
+
+
+def test_a_record_names_what_fits_quantisers_and_the_state_of_trainings_and_answers_is_not_named_after_it(tmp_path):
+    (tmp_path / "codec").write_text("codec")
+    write_provenance(tmp_path / "codec", Namespace(), [])
+    recorded = read_json(provenance_path(tmp_path / "codec"))["versions"]
+    assert recorded == library_versions() | {"faiss-cpu": version("faiss-cpu")}
+    assert "faiss-cpu" not in library_versions()
 
 
 def test_the_day_is_utc_and_can_be_given(monkeypatch):

@@ -13,14 +13,17 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from preloaded import preloaded_python
-from workspace import RESULTS, Workspace, environment, printed_jobs
+from workspace import RESULTS, ROOT, SCRIPTS, Workspace, environment, printed_jobs
 
+from latentwire.compression.counts import save_counts
 from latentwire.provenance import DIGEST
+from latentwire.table import save_table
 
 GIVEN = ("torch", "transformers", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "safetensors", "tqdm")
-MISSING = ("datasets", "jsonschema", "snakemake", "peft", "gguf", "matplotlib")
+MISSING = ("datasets", "jsonschema", "snakemake", "peft", "gguf", "matplotlib", "faiss")
 
 pytestmark = pytest.mark.workflow
 
@@ -68,6 +71,21 @@ def test_what_the_programs_have_to_do_without_is_not_there(bare_python, module):
     assert "ModuleNotFoundError" in done.stderr
 
 
+def test_a_product_quantiser_cannot_be_fitted_there_and_says_so_in_a_line(bare_python: Path, tmp_path: Path):
+    save_table(tmp_path / "table.safetensors", torch.randn(300, 8))
+    counts_V = torch.ones(300, dtype=torch.int64)
+    save_counts(tmp_path / "counts.safetensors", pca=counts_V, train=counts_V.clone())
+    arguments = "--codec pq4 --table table.safetensors --counts counts.safetensors --threads 1 --output pq4"
+    done = subprocess.run(
+        [bare_python, SCRIPTS / "fit_codec.py", *arguments.split()],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (said,) = done.stderr.splitlines()
+    assert done.returncode == 1 and said.startswith("fit_codec.py: error: product quantisers (pq*) are fitted with")
+    assert "faiss-cpu, which is not installed here: pip install faiss-cpu, fit them where it is" in said
+    assert not (tmp_path / "pq4").exists()
+
+
 @pytest.mark.slow
 def test_a_second_run_from_nothing_has_the_same_bytes_in_a_folder_of_any_name_beside_another_experiment(
     bare_python: Path, fresh: Workspace, finished: Workspace, tmp_path: Path
@@ -91,7 +109,7 @@ def test_a_second_run_from_nothing_has_the_same_bytes_in_a_folder_of_any_name_be
     for name, content in expected.items():
         if name.endswith(".provenance.json") and not name.startswith("data/"):
             theirs, ours = json.loads(content), json.loads(found[name])
-            assert ours["versions"] == theirs["versions"] | {"datasets": None}
+            assert ours["versions"] == theirs["versions"] | {"datasets": None, "faiss-cpu": None}
             others = {"versions": None, DIGEST: None}  # the digest is of the versions, too
             assert ours | others == theirs | others
         else:

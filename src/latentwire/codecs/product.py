@@ -9,12 +9,13 @@ Shape suffixes: V table rows, D embedding dimensions, S groups (subspaces), C co
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from latentwire.codecs.base import Codec, NotApplicable
+from latentwire.errors import InputError
 
 CODEWORDS = 256
 ITERATIONS = 25
@@ -46,6 +47,7 @@ class ProductCodec(Codec):
 
         Raises:
             NotApplicable: the width is no multiple of the group, or the table has fewer rows than codewords.
+            InputError: faiss is not installed.
         """
         rows, width = table_VD.shape
         if width % group:
@@ -77,10 +79,22 @@ class ProductCodec(Codec):
         return codebooks_SCN[torch.arange(len(codebooks_SCN)), codes_US].flatten(1)
 
 
+def _faiss() -> Any:
+    """The library, which a GPU machine's image may lack; decoding does not need it."""
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "product quantisers (pq*) are fitted with the package faiss-cpu, which is not installed here: pip install "
+            "faiss-cpu, fit them where it is (fit_codec.py takes a CPU) and carry the files, or name no pq* in "
+            "evaluate.arms"
+        ) from error
+    return faiss
+
+
 def _k_means(points: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Codewords of weighted k-means from a given start, float32."""
-    import faiss
-
+    faiss = _faiss()
     faiss.omp_set_num_threads(torch.get_num_threads())
     # Without this, more points than 256 per codeword are sampled. None of its own starts looks at the weights.
     k_means = faiss.Kmeans(
@@ -92,8 +106,6 @@ def _k_means(points: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.n
 
 def _nearest(points: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     """The nearest codeword of each point."""
-    import faiss
-
-    index = faiss.IndexFlatL2(points.shape[1])
+    index = _faiss().IndexFlatL2(points.shape[1])
     index.add(codewords)
     return np.asarray(index.search(points, 1)[1][:, 0])
