@@ -20,6 +20,8 @@ import torch
 from tqdm import tqdm
 
 from latentwire.arms_table import Variant
+from latentwire.device import in_parts_that_fit
+from latentwire.evaluation.questions import in_parts
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore, RowHashes
 from latentwire.packing import PackedDecoder, prompt_batch
@@ -194,7 +196,7 @@ def measure_divergence(
     *,
     store: AnswerStore,
 ) -> pd.DataFrame:
-    """The divergence of arms that rebuild the prompt's embeddings.
+    """The divergence of arms that rebuild the prompt's embeddings: for all in smaller batches, if a GPU needs these.
 
     Args:
         rows: what the model reads of each arm.
@@ -210,31 +212,53 @@ def measure_divergence(
 
     Raises:
         Stopped: the work was told to stop; the store keeps what was measured.
+        torch.OutOfMemoryError: even one prompt is too much.
     """
     if not rows or not batches:
         return pd.DataFrame(columns=COLUMNS)
-    tables = []
-    for indices in tqdm(batches, desc="divergence", unit="batch", mininterval=5):
-        batch = [forced[index] for index in indices]
-        names = {variant: _name(store, batch, own.hashes, train_counts_V) for variant, own in rows.items()}
-        found = {variant: store.read(name, len(batch)) for variant, name in names.items()}
-        missing = [variant for variant, records in found.items() if records is None]
-        if missing:
-            labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
-            hidden = []
-            for variant in missing:
-                store.check()  # a batch of many arms takes minutes, and schedulers kill half a minute after they ask
-                hidden.append(reader().hidden(batch, rows[variant]))
-            measured = reader().compare(reader().hidden(batch), hidden, labels_N)
-            for variant, own in zip(missing, measured, strict=True):
-                if not all(np.isfinite(own[name]).all() for name in ("kl", "same_top")):
-                    raise FloatingPointError(
-                        f"arm {variant}: the model's logits are not finite in {rows[variant].rows_UD.dtype}"
-                    )
-                found[variant] = question_records(batch, own, train_counts_V)
-                store.write(names[variant], found[variant] or [])
-        tables += [divergence_table(variant, prompts, indices, records or []) for variant, records in found.items()]
+
+    def attempt(parts: int) -> list[pd.DataFrame]:
+        tables = []
+        for indices in tqdm(in_parts(batches, parts), desc="divergence", unit="batch", mininterval=5):
+            found = _measured(rows, reader, [forced[index] for index in indices], train_counts_V, store)
+            tables += [divergence_table(variant, prompts, indices, records) for variant, records in found.items()]
+        return tables
+
+    tables, _ = in_parts_that_fit(
+        attempt,
+        1,
+        max(map(len, batches)),
+        lambda parts: f"predictions of all arms are compared anew, in batches of 1/{parts} of {BATCH_PROMPTS} prompts",
+    )
     return pd.concat(tables, ignore_index=True)
+
+
+def _measured(
+    rows: Mapping[Variant, SplitRows],
+    reader: Callable[[], DivergenceReader],
+    batch: Sequence[ForcedPrompt],
+    train_counts_V: np.ndarray,
+    store: AnswerStore,
+) -> dict[Variant, list[Any]]:
+    """The records of each arm on one batch; what is not in the store is computed and kept."""
+    names = {variant: _name(store, batch, own.hashes, train_counts_V) for variant, own in rows.items()}
+    found = {variant: store.read(name, len(batch)) for variant, name in names.items()}
+    missing = [variant for variant, records in found.items() if records is None]
+    if missing:
+        labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
+        hidden = []
+        for variant in missing:
+            store.check()  # a batch of many arms takes minutes, and schedulers kill half a minute after they ask
+            hidden.append(reader().hidden(batch, rows[variant]))
+        measured = reader().compare(reader().hidden(batch), hidden, labels_N)
+        for variant, own in zip(missing, measured, strict=True):
+            if not all(np.isfinite(own[name]).all() for name in ("kl", "same_top")):
+                raise FloatingPointError(
+                    f"arm {variant}: the model's logits are not finite in {rows[variant].rows_UD.dtype}"
+                )
+            found[variant] = question_records(batch, own, train_counts_V)
+            store.write(names[variant], found[variant] or [])
+    return {variant: records or [] for variant, records in found.items()}
 
 
 def _name(store: AnswerStore, batch: Sequence[ForcedPrompt], hashes: RowHashes, train_counts_V: np.ndarray) -> str:

@@ -13,6 +13,7 @@ import torch
 from latentwire.arms_table import Variant, arm_row
 from latentwire.device import in_parts_that_fit
 from latentwire.evaluation.generate import Answer, Decoder, answer_batches
+from latentwire.evaluation.questions import in_parts
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
 
@@ -53,16 +54,6 @@ def evaluate_arms(
         lambda parts: f"all arms answer anew, in batches of 1/{parts} of evaluate.batch_size",
     )
     return records
-
-
-def in_parts(batches: Sequence[Sequence[int]], parts: int) -> list[Sequence[int]]:
-    """Each batch in so many parts, or in single prompts."""
-    sizes = [-(-len(batch) // parts) for batch in batches]
-    return [
-        batch[start : start + size]
-        for batch, size in zip(batches, sizes, strict=True)
-        for start in range(0, len(batch), size)
-    ]
 
 
 def evaluate_arm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,3 +24,13 @@ def arm_batches(
         return batches
     wanted = math.ceil(min(identity_samples, len(prompts)) / batch_size)
     return [batches[number * len(batches) // wanted] for number in range(wanted)]
+
+
+def in_parts(batches: Sequence[Sequence[int]], parts: int) -> list[Sequence[int]]:
+    """Each batch in so many parts, or in single prompts."""
+    sizes = [-(-len(batch) // parts) for batch in batches]
+    return [
+        batch[start : start + size]
+        for batch, size in zip(batches, sizes, strict=True)
+        for start in range(0, len(batch), size)
+    ]

@@ -21,6 +21,7 @@ from latentwire.files import atomic_path
 from latentwire.resuming.checkpoint import Checkpoints, random_state, set_random_state
 from latentwire.settings import Optimiser
 from latentwire.training.diagnostics import log_diagnostics
+from latentwire.training.memory import TokenBudget
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def train_adapter(
     measure_every: int,
     diagnostics: Path,
     description: str,
+    budget: TokenBudget | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``adapter`` in place.
 
@@ -165,6 +167,7 @@ def train_adapter(
         measure_every: steps between two of those.
         diagnostics: JSONL file for :func:`log_diagnostics`, written anew at every measurement.
         description: of the progress bar.
+        budget: of the steps' micro-batches, which a continued run takes up as it was; None if steps have none.
 
     Returns:
         The diagnostics, one dictionary per measurement.
@@ -189,6 +192,7 @@ def train_adapter(
             "random": random_state(device),
             "history": history,
             "sums": observed.sums,
+            "parts": None if budget is None else budget.parts,
         }
         checkpoints.save(step, state)
 
@@ -216,6 +220,8 @@ def train_adapter(
         optimiser.load_state_dict(stored["optimiser"])
         set_random_state(stored["random"], device)
         history, sums = stored["history"], stored["sums"]
+        if budget is not None:
+            budget.parts = stored["parts"]
         _write_diagnostics(diagnostics, history)
         log.info("%s: continuing at step %d of %d", description, start, steps)
     observed = _Observed(device, start, sums)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -20,6 +20,9 @@ from latentwire.processes import Processes
 MICRO_BATCH_TOKENS = 2**13
 # What some of the prompts add to a loss, given the rows that they are made of and their indices.
 Share = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+# Indices of prompts that are read at once.
+Batches = Sequence[Sequence[int]]
+T = TypeVar("T")
 
 
 class _WithGradient(torch.autograd.Function):
@@ -36,6 +39,45 @@ class _WithGradient(torch.autograd.Function):
         return above[0] * gradient_UD, None, None
 
 
+class TokenBudget:
+    """How many tokens the frozen model reads at once.
+
+    Attributes:
+        parts: by which :data:`MICRO_BATCH_TOKENS` are divided; doubled, for the rest of the run, if memory does not
+            suffice.
+    """
+
+    def __init__(self) -> None:
+        self.parts = 1
+
+    def cut(self, batches: Batches, lengths: Sequence[int], work: Callable[[Batches], T]) -> T:
+        """What ``work`` makes of batches of prompts, each cut into :func:`micro_batches`.
+
+        Args:
+            batches: indices of prompts.
+            lengths: of all prompts, in tokens.
+            work: takes micro-batches; called again, with smaller ones, if memory does not suffice.
+
+        Raises:
+            torch.OutOfMemoryError: even one prompt is too much.
+        """
+        own = [[lengths[prompt] for prompt in batch] for batch in batches]
+
+        def attempt(parts: int) -> T:
+            budget = MICRO_BATCH_TOKENS // parts
+            return work([part for pair in zip(batches, own, strict=True) for part in micro_batches(*pair, budget)])
+
+        found, self.parts = in_parts_that_fit(
+            attempt,
+            self.parts,
+            -(
+                -MICRO_BATCH_TOKENS // min((min(one) for one in own if one), default=1)
+            ),  # in which every prompt is alone
+            lambda parts: f"micro-batches have at most {MICRO_BATCH_TOKENS // parts} tokens from now on",
+        )
+        return found
+
+
 class LossInParts:
     """A sum over prompts, as a differentiable function of the rows that they are made of.
 
@@ -46,13 +88,12 @@ class LossInParts:
         lengths: of the prompts, in tokens.
 
     Attributes:
-        parts: by which :data:`MICRO_BATCH_TOKENS` are divided; doubled, for the rest of the run, if memory does not
-            suffice.
+        budget: of a process.
     """
 
     def __init__(self, processes: Processes, lengths: Sequence[int]) -> None:
         self._processes, self._lengths = processes, lengths
-        self.parts = 1
+        self.budget = TokenBudget()
 
     def __call__(self, rows_UD: torch.Tensor, prompts: Sequence[int], loss_of: Share) -> torch.Tensor:
         """The loss.
@@ -65,14 +106,8 @@ class LossInParts:
         Raises:
             torch.OutOfMemoryError: even one prompt is too much.
         """
-        share = self._processes.share(prompts)
-        lengths = [self._lengths[prompt] for prompt in share]
-        found, self.parts = in_parts_that_fit(
-            lambda parts: _sum(rows_UD.detach(), micro_batches(share, lengths, MICRO_BATCH_TOKENS // parts), loss_of),
-            self.parts,
-            -(-MICRO_BATCH_TOKENS // min(lengths, default=1)),  # in which every prompt is alone
-            lambda parts: f"micro-batches have at most {MICRO_BATCH_TOKENS // parts} tokens from now on",
-        )
+        share = [self._processes.share(prompts)]
+        found = self.budget.cut(share, self._lengths, lambda batches: _sum(rows_UD.detach(), batches, loss_of))
         self._processes.add(*found)
         result: torch.Tensor = _WithGradient.apply(rows_UD, *found)
         return result
@@ -97,7 +132,7 @@ def micro_batches(prompts: Sequence[int], lengths: Sequence[int], budget: int) -
     return batches
 
 
-def _sum(rows_UD: torch.Tensor, batches: Sequence[Sequence[int]], loss_of: Share) -> tuple[torch.Tensor, torch.Tensor]:
+def _sum(rows_UD: torch.Tensor, batches: Batches, loss_of: Share) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of a process's micro-batches, and its gradient with respect to the rows."""
     value, gradient_UD = rows_UD.new_zeros(()), torch.zeros_like(rows_UD)
     rows_UD.requires_grad_()

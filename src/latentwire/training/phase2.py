@@ -29,7 +29,7 @@ from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
 from latentwire.training.head_loss import frozen_head_cross_entropy, frozen_head_divergence
 from latentwire.training.loop import Losses, batch_at, planned_steps, train_adapter
-from latentwire.training.memory import LossInParts, checkpoint_activations
+from latentwire.training.memory import Batches, LossInParts, checkpoint_activations
 from latentwire.training.objectives import (
     TokenRows,
     autocast,
@@ -239,15 +239,24 @@ def train_phase2(
         checkpoint_activations(model)
     reader = None if model is None else PromptScorer(model)
     in_parts = LossInParts(processes, [len(ids) for ids in train]) if _in_parts(device, processes) else None
+    budget = None if in_parts is None else in_parts.budget
     held_ids_U, held_counts_U = held_out_types(held_out, len(table_VD))
     all_ids = torch.unique(torch.cat([unique_tokens(train)[0], held_ids_U]))
     rows = TokenRows(table_VD, codes_VK, compressor, all_ids, device)
     shown = range(min(settings.measure_prompts, len(held_out)))
     layout = None if reader is None else reader.layout
-    measured = [
-        prompt_batch([held_out[i] for i in part], [held_out_labels[i] for i in part], layout)
-        for part in (shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size))
-    ]
+    measured = [shown[start : start + settings.batch_size] for start in range(0, len(shown), settings.batch_size)]
+
+    def loss_by_mention(reader: PromptScorer, inputs: Callable[[PromptBatch], torch.Tensor]) -> dict[str, float]:
+        """The held-out prompts' loss, read in micro-batches if the steps' prompts are."""
+
+        def read(batches: Batches) -> dict[str, float]:
+            prompts = ([held_out[i] for i in part] for part in batches)
+            labels = ([held_out_labels[i] for i in part] for part in batches)
+            pairs = zip(prompts, labels, strict=True)
+            return prompt_loss_by_mention(reader, [prompt_batch(*pair, layout) for pair in pairs], inputs)
+
+        return read(measured) if budget is None else budget.cut(measured, [len(ids) for ids in held_out], read)
 
     def rebuilt_by(adapter: Rebuilder) -> Callable[[PromptBatch], torch.Tensor]:
         def inputs(batch: PromptBatch) -> torch.Tensor:
@@ -311,7 +320,7 @@ def train_phase2(
     def measure(step: int) -> dict[str, float]:
         metrics = held_out_metrics(adapter, rows, held_ids_U, held_counts_U)
         if reader is not None:
-            loss = prompt_loss_by_mention(reader, measured, rebuilt_by(adapter))
+            loss = loss_by_mention(reader, rebuilt_by(adapter))
             metrics |= {f"prompt_loss_{name}": value for name, value in loss.items()}
         return metrics
 
@@ -326,10 +335,11 @@ def train_phase2(
         measure_every=max(1, steps // MEASUREMENTS),
         diagnostics=diagnostics,
         description="control" if reader is None else "phase 2",
+        budget=budget,
     )
     summary: Phase2Findings = {"calibration": calibration}
     if reader is not None:
-        text = prompt_loss_by_mention(reader, measured, text_inputs)
+        text = loss_by_mention(reader, text_inputs)
         summary["prompt_loss"] = {
             "prompts": len(shown),
             "text": text,
@@ -337,5 +347,5 @@ def train_phase2(
             "end": {name: history[-1][f"prompt_loss_{name}"] for name in text},
         }
         if control is not None:
-            summary["prompt_loss"]["control"] = prompt_loss_by_mention(reader, measured, rebuilt_by(control))
+            summary["prompt_loss"]["control"] = loss_by_mention(reader, rebuilt_by(control))
     return history, summary

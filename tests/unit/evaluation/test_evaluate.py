@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from latentwire.arms_table import Variant
-from latentwire.evaluation.evaluate import evaluate_arms, in_parts
+from latentwire.evaluation.evaluate import evaluate_arms
 from latentwire.evaluation.generate import Answer
+from latentwire.evaluation.questions import in_parts
 from latentwire.evaluation.rows import SplitRows
 from latentwire.evaluation.store import AnswerStore
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -326,6 +329,39 @@ def test_told_to_stop_it_reads_no_further_arm(measure, setting):
     with pytest.raises(Stopped):
         measure(arms, lambda: reader, check=Mock(side_effect=[None, Stopped("told to")]))
     assert reader.hidden.call_count == 1 and not reader.compare.called
+
+
+class ScarceReader(DivergenceReader):
+    """Has memory for so many prompts at once, of an arm."""
+
+    most = 3
+
+    def hidden(self, batch: Sequence[Any], rows: Any = None) -> torch.Tensor:
+        if rows is not None and len(batch) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().hidden(batch, rows)
+
+
+def test_out_of_memory_all_arms_are_compared_anew_in_smaller_batches(measure, setting, tmp_path, caplog):
+    arms = {"pca": 1.2 * setting[1], "phase1": 1.3 * setting[1]}
+    expected = measure(arms).set_index(["arm", "id", "subset"]).sort_index()
+    shutil.rmtree(tmp_path / "measures")
+    reader = ScarceReader(setting[0])
+    with caplog.at_level(logging.WARNING):
+        found = measure(arms, lambda: reader)
+    assert [text for text in caplog.messages if "out of GPU memory" in text] == [
+        f"out of GPU memory: predictions of all arms are compared anew, in batches of 1/{parts} of 8 prompts"
+        for parts in (2, 4)
+    ]
+    pd.testing.assert_frame_equal(
+        found.set_index(["arm", "id", "subset"]).sort_index(), expected, rtol=1e-4, atol=1e-4, check_exact=False
+    )
+    again = Mock(wraps=reader)
+    assert measure(arms, lambda: again).equals(found)
+    assert not again.compare.called, "the next run has the smaller batches"
+    reader.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        measure({"pca": 1.1 * setting[1]}, lambda: reader)
 
 
 def test_measured_questions_are_evenly_spaced():

@@ -43,7 +43,7 @@ def test_a_loss_in_parts_has_the_value_and_the_gradient_of_the_whole(
     whole = loss_of(whole_VD, range(7))
     (3 * whole).backward()
     in_parts = LossInParts(Processes(), [len(ids) for ids in sequences[:7]])
-    in_parts.parts = parts
+    in_parts.budget.parts = parts
     found = in_parts(parted_VD, range(7), loss_of)
     (3 * found).backward()
     torch.testing.assert_close(found, whole.detach().to(found), rtol=1e-6, atol=0)
@@ -70,7 +70,7 @@ def test_out_of_memory_halves_micro_batches_for_the_rest_of_the_run_and_says_so(
         loss = in_parts(rows_UD, range(8), loss_of)
     loss.backward()
     assert loss == 24 and torch.equal(rows_UD.grad, torch.full((8, 3), 2.0))
-    assert in_parts.parts == 4 and "micro-batches have at most 10 tokens from now on" in caplog.messages[-1]
+    assert in_parts.budget.parts == 4 and "micro-batches have at most 10 tokens from now on" in caplog.messages[-1]
     loss_of.read.clear()
     in_parts(rows_UD, range(8), loss_of)
     assert loss_of.read == [[0, 1], [2, 3], [4, 5], [6, 7]]

@@ -17,9 +17,10 @@ from latentwire.compression.counts import count_tokens
 from latentwire.errors import InputError
 from latentwire.files import write_json
 from latentwire.packing import IGNORED, PackedDecoder, prompt_batch
+from latentwire.resuming import checkpoint
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.settings import Phase2
-from latentwire.training import phase2
+from latentwire.training import memory, phase2
 from latentwire.training.loop import batch_at
 from latentwire.training.objectives import TokenRows, held_out_types, unique_tokens, weighted_error
 from latentwire.training.phase2 import (
@@ -563,6 +564,77 @@ def test_killed_and_started_again_it_gives_the_same_bits(train, tmp_path, monkey
     assert (tmp_path / "broken/diagnostics.jsonl").read_bytes() == (
         tmp_path / "straight/diagnostics.jsonl"
     ).read_bytes()
+
+
+# Memory
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """Lets a batch of more than so many prompts be too much, in steps or in measurements; returns what was refused."""
+    monkeypatch.setattr(phase2, "_in_parts", lambda device, processes: True)
+    monkeypatch.setattr(memory, "MICRO_BATCH_TOKENS", 1000)
+    cross_entropy, refused = PromptScorer.cross_entropy, []
+
+    def limit(*, steps=8, measurements=8):
+        def limited(self, inputs_BLD, batch, reduction="mean"):
+            prompts = int(batch.owner_BL.max()) + 1
+            if prompts > (steps if torch.is_grad_enabled() else measurements):
+                refused.append(prompts)
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return cross_entropy(self, inputs_BLD, batch, reduction)
+
+        monkeypatch.setattr(PromptScorer, "cross_entropy", limited)
+        return refused
+
+    return limit
+
+
+def test_held_out_prompts_are_measured_in_micro_batches_if_memory_does_not_suffice(
+    train, compressor, tmp_path, scarce, caplog
+):
+    adapter, history, summary = train(tmp_path / "all", control=(control := warm_adapter(compressor)))
+    refused = scarce(measurements=2)
+    frugal, parted, short = train(tmp_path / "frugal", control=control)
+    assert 0 < len(refused) <= 4 and "micro-batches have at most" in caplog.messages[-1]
+    assert len(parted) == len(history) and parted[0] == pytest.approx(history[0], rel=1e-5)
+    assert parted[-1]["prompt_loss_all"] == pytest.approx(history[-1]["prompt_loss_all"], rel=1e-3)
+    assert short["prompt_loss"].keys() == summary["prompt_loss"].keys()
+    assert short["prompt_loss"]["text"] == pytest.approx(summary["prompt_loss"]["text"], rel=1e-5)
+    for name, own in adapter.state_dict().items():  # the next steps are cut as the measurement was
+        torch.testing.assert_close(frugal.state_dict()[name], own, rtol=1e-2, atol=1e-4)
+
+
+def test_a_single_held_out_prompt_that_does_not_fit_is_an_error(train, tmp_path, scarce):
+    scarce(measurements=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tmp_path)
+
+
+def test_a_continued_run_has_the_micro_batches_that_it_had_and_the_bits_of_an_uninterrupted_one(
+    train, tmp_path, scarce, monkeypatch
+):
+    refused = scarce(steps=3)
+    straight, history, summary = train(tmp_path / "straight")
+    learned = len(refused)
+    real = phase2.batch_at
+
+    def killed(step, *arguments):
+        if step == SETTINGS.calibration_batches + 1:
+            raise KeyboardInterrupt
+        return real(step, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phase2, "batch_at", killed)
+        patch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "broken")
+    assert len(refused) == 2 * learned > 0
+    continued, continued_history, continued_summary = train(tmp_path / "broken")
+    assert len(refused) == 2 * learned, "nothing is tried in vain again"
+    assert (continued_history, continued_summary) == (history, summary)
+    for name, own in straight.state_dict().items():
+        assert torch.equal(continued.state_dict()[name], own), name
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:40], lambda text: text.replace("1", "2"), lambda _: "[]"])
