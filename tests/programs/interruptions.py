@@ -80,7 +80,65 @@ class KilledWithoutProvenance:
         return method
 
 
-Fault = Interruption | Takeover | KilledWithoutProvenance
+@dataclass(frozen=True)
+class FullDisk:
+    """A disk that is full from the checkpoint of this number on, half of which fits.
+
+    Args:
+        after: checkpoints that are written whole.
+        error: how the writer says it.
+    """
+
+    after: int
+    error: Exception
+
+    def watch(self, method: Callable[..., None]) -> Callable[..., None]:
+        """``method`` as it is."""
+        from latentwire.resuming import checkpoint
+
+        save_file, calls = checkpoint.save_file, count()
+
+        def limited(tensors: Any, path: Path, metadata: Any) -> None:
+            save_file(tensors, path, metadata=metadata)
+            if next(calls) >= self.after:
+                os.truncate(path, path.stat().st_size // 2)
+                raise self.error
+
+        checkpoint.save_file = limited
+        return method
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """Steps of Phase 2 that are cut as on a GPU, whose memory does not hold a single prompt from this step on."""
+
+    after: int | None
+
+    def watch(self, method: Callable[..., None]) -> Callable[..., None]:
+        """``method``, which keeps state; it counts the steps."""
+        from torch import OutOfMemoryError, is_grad_enabled
+
+        from latentwire.training import phase2
+
+        steps, read = count(1), phase2.PromptScorer.cross_entropy
+        full = False
+
+        def counted(*arguments: Any) -> None:
+            nonlocal full
+            method(*arguments)
+            full = next(steps) == self.after
+
+        def limited(*arguments: Any, **options: Any) -> Any:
+            if full and is_grad_enabled():
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total of 79 GiB.")
+            return read(*arguments, **options)
+
+        phase2._in_parts = lambda device, processes: True
+        phase2.PromptScorer.cross_entropy = limited
+        return counted
+
+
+Fault = Interruption | Takeover | KilledWithoutProvenance | FullDisk | OutOfMemory
 
 
 def _run(script: str, arguments: Sequence[str], folder: Path, interruption: Fault | None) -> None:

@@ -1,12 +1,15 @@
 """Programs that are killed, or told to stop, at random moments end in the bytes of an uninterrupted run."""
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
 
 import pytest
-from interruptions import Interruption, KilledWithoutProvenance, Takeover, run
+from interruptions import FullDisk, Interruption, KilledWithoutProvenance, OutOfMemory, Takeover, run
+from safetensors import SafetensorError
 
 from latentwire.adapter import Adapter
 from latentwire.codecs.adapted import AdapterCodec
@@ -166,6 +169,58 @@ def test_from_a_corrupt_checkpoint_it_goes_back_to_the_one_before(tmp_path, inpu
     assert f"{newest.name} can't be read" in log
     assert f"continuing at step {int(older.stem.removeprefix('step'))}" in log
     assert contents(tmp_path / "output") == uninterrupted(program)
+
+
+FULL = (
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+)
+
+
+def last_checkpoint(folder):
+    """The step of the last checkpoint, beside which nothing is left of one that was not written."""
+    (state,) = (own for own in (folder / "state").iterdir() if own.is_dir())
+    assert not list(state.glob(".step*"))
+    return max(int(path.stem.removeprefix("step")) for path in state.glob("step*.safetensors"))
+
+
+def ended_in_a_line(folder, script, words):
+    """What the log's end says: the program's error, the only one, of one line, which may stand behind a progress bar."""
+    before, _, said = (folder / "log").read_text().partition(f"{script}: error: ")
+    assert "Traceback" not in before + said and said.count("\n") == 1 and said.endswith("\n")
+    assert words in said
+    return said
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda own: type(own).__name__)
+@pytest.mark.parametrize("program", ["phase 1", "phase 2", "reader"])
+def test_on_a_full_disk_it_ends_in_a_line_and_goes_on_from_the_checkpoint_before(
+    tmp_path, inputs, uninterrupted, program, error
+):
+    script, arguments = command(program, inputs)
+    assert run(script, arguments, tmp_path, FullDisk(3, error)) == 1
+    assert "No space left on device" in ended_in_a_line(tmp_path, script, "safetensors can't be written: ")
+    assert last_checkpoint(tmp_path) == 3
+    assert run(script, arguments, tmp_path) == 0
+    assert "continuing at step 3" in (tmp_path / "log").read_text()
+    assert contents(tmp_path / "output") == uninterrupted(program)
+    assert contents(tmp_path / "state") == {}
+
+
+def test_out_of_memory_in_a_step_that_cannot_be_cut_it_ends_in_a_line_and_goes_on_from_the_step_before(
+    tmp_path, inputs
+):
+    script, arguments = command("phase 2", inputs)
+    assert run(script, arguments, tmp_path / "enough", OutOfMemory(None)) == 0, (tmp_path / "enough/log").read_text()
+    folder = tmp_path / "scarce"
+    assert run(script, arguments, folder, OutOfMemory(4)) == 1
+    said = ended_in_a_line(folder, script, "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. ")
+    assert "the next run continues: with phase2.activation_checkpointing" in said
+    assert "micro-batches have at most" in (folder / "log").read_text()
+    assert last_checkpoint(folder) == 4
+    assert run(script, arguments, folder, OutOfMemory(None)) == 0
+    assert "continuing at step 4 of" in (folder / "log").read_text()
+    assert contents(folder / "output") == contents(tmp_path / "enough/output")
 
 
 @pytest.mark.parametrize("program", ["phase 2", "evaluation"])
