@@ -18,6 +18,7 @@ import _machine
 import torch
 
 from latentwire.arms_table import ARMS, COMPRESSORS
+from latentwire.cli import set_threads
 from latentwire.codecs import Codec, NotApplicable
 from latentwire.codecs.fitting import fit_codec
 from latentwire.compression.compressor import EmbeddingCompressor
@@ -85,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     _machine.print_heading()
     table_VD = read_embeddings(arguments.model).clone()
     rows, width = table_VD.shape

@@ -18,6 +18,7 @@ import _machine
 import numpy as np
 import torch
 
+from latentwire.cli import set_threads
 from latentwire.embeddings import read_embeddings
 from latentwire.evaluation.generate import Answer, Decoder, generate_answers
 from latentwire.evaluation.prefixes import batches_by_prefix, prefix_runs
@@ -109,7 +110,7 @@ def time_rows(
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     prompts = _inputs.prompts(arguments.model, arguments.file, arguments.samples, "validation")
     _machine.print_heading()
     header = ["prompts per batch", "prompts", "tokens to read", "shared beginnings once", "ratio"]

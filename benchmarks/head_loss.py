@@ -16,6 +16,7 @@ import _machine
 import torch
 import torch.nn.functional as F
 
+from latentwire.cli import set_threads
 from latentwire.training.head_loss import frozen_head_cross_entropy
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -56,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     _machine.print_heading()
     generator = torch.Generator().manual_seed(0)
     hidden_ND = torch.randn(arguments.tokens, arguments.width, generator=generator)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from latentwire.cli import set_threads
 from latentwire.packing import Layout, PromptBatch, prompt_batch
 from latentwire.training.phase2 import PromptScorer
 
@@ -67,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    set_threads(torch.get_num_threads())
     _machine.print_heading()
     model = build_model(arguments.layers)
     scorer, table_VD = PromptScorer(model), model.get_input_embeddings().weight.detach()

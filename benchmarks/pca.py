@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA, IncrementalPCA
 
+from latentwire.cli import set_threads
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.compression.pca import weighted_moments
@@ -291,6 +292,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    set_threads(torch.get_num_threads())
     if hasattr(arguments, "child"):
         run_child(arguments)
         return

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from latentwire.adapter import Adapter
+from latentwire.cli import set_threads
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.embeddings import read_embeddings
@@ -140,6 +141,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    set_threads(torch.get_num_threads())
     _machine.print_heading()
     prompts = _inputs.prompts(arguments.model, arguments.train_file, arguments.samples)
     table_VD = read_embeddings(arguments.model)

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from latentwire.adapter import Adapter
+from latentwire.cli import set_threads
 from latentwire.compression.compressor import EmbeddingCompressor
 from latentwire.compression.counts import count_tokens
 from latentwire.data.prepare import mark_unseen_answers, prepare_split
@@ -149,7 +150,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     _machine.print_heading()
     table_VD = read_table(arguments.model, arguments.tensor)
     data = prepared(arguments)

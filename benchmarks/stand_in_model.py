@@ -162,6 +162,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    cli.set_threads(torch.get_num_threads())
     torch.manual_seed(0)
     arguments.output.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(arguments.train_file, arguments.tokens)

@@ -17,6 +17,7 @@ import _machine
 import numpy as np
 import torch
 
+from latentwire.cli import set_threads
 from latentwire.compression.counts import count_tokens
 from latentwire.compression.pca import fit_pca
 
@@ -38,7 +39,7 @@ def drawn_prompts(occurrences: int, vocab: int, seed: int) -> Iterator[np.ndarra
 
 def count_part(part: tuple[int, int, int]) -> tuple[np.ndarray, float, float, int]:
     """One part's counts, seconds of drawing alone, seconds in all, and the process's peak memory."""
-    torch.set_num_threads(1)
+    set_threads(1)
     start = time.perf_counter()
     for _ in drawn_prompts(*part):
         pass
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    set_threads(torch.get_num_threads())
     _machine.print_heading()
     share, rest = divmod(arguments.occurrences, arguments.processes)
     parts = [(share + (index < rest), arguments.vocab, index) for index in range(arguments.processes)]

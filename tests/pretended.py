@@ -318,7 +318,7 @@ def _grouped(world: Pretended) -> Callable[..., Any]:
     return grouped
 
 
-def _varlen_attention(
+def varlen_attention(
     query_THE: torch.Tensor,
     key_THE: torch.Tensor,
     value_THE: torch.Tensor,
@@ -354,7 +354,7 @@ def pretended_gpu() -> Iterator[Pretended]:
         "torch.cuda.CUDAGraph": Graph,
         "torch.cuda.graph": world.capture,
         "torch._C._group_tensors_by_device_and_dtype": _grouped(world),
-        "torch.nn.attention.varlen.varlen_attn": _varlen_attention,
+        "torch.nn.attention.varlen.varlen_attn": varlen_attention,
         "torch.autocast": lambda device_type, **options: autocast("cpu", **options),
         "torch.nn.Module.to": _module_to(world),
     }

@@ -1,7 +1,9 @@
 """What every program prepares: threads, of which a job says if they are fewer than allocated, and the devices."""
 
+import ast
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,3 +49,23 @@ def test_every_device_computes_the_right_numbers_and_the_same_again():
     assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def computing_benchmarks():
+    """The syntax trees of benchmarks that import torch themselves, by name; modules that they share have no main."""
+    trees = {
+        path.name: ast.parse(path.read_text()) for path in (Path(__file__).parents[2] / "benchmarks").glob("*.py")
+    }
+    for name, tree in sorted(trees.items()):
+        imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        if "torch" in imported and any(getattr(node, "name", "") == "main" for node in tree.body):
+            yield pytest.param(tree, id=name)
+
+
+@pytest.mark.parametrize("tree", computing_benchmarks())
+def test_benchmarks_prepare_the_device_as_the_programs_do(tree):
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    (main,) = (node for node in tree.body if getattr(node, "name", "") == "main")
+    in_main = {ast.unparse(node.func) for node in ast.walk(main) if isinstance(node, ast.Call)}
+    assert in_main & {"set_threads", "cli.set_threads"}
+    assert not {name for name in called if name.endswith("set_num_threads")}

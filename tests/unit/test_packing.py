@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretended import varlen_attention
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from latentwire import attention as attention_module
@@ -119,6 +120,31 @@ def test_a_token_is_repeated_in_its_own_prompt_alone(prompts):
     alone = torch.cat([repeated_mask(prompt_batch([prompts[0][i]], [prompts[1][i]])) for i in order])
     assert torch.equal(repeated_mask(prompt_batch(*prompts, ONE_ROW)), alone)
     assert 0 < int(alone.sum()) < len(alone)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_attention_within_packed_prompts_is_attention_under_the_mask_of_blocks(groups, prompts, monkeypatch):
+    """In float64; of the kernel, which is CUDA's alone, the arguments count."""
+    batch, generator = prompt_batch(*prompts, ONE_ROW), torch.Generator().manual_seed(0)
+
+    def normal(heads: int) -> torch.Tensor:
+        return torch.randn(1, heads, sum(LENGTHS), 8, generator=generator, dtype=torch.float64)
+
+    def kernel(query, key, value, ends, ends_k, longest, longest_k, **options):
+        assert query.shape == key.shape == value.shape == (sum(LENGTHS), 4, 8)
+        assert all(own.is_contiguous() for own in (query, key, value))
+        assert ends is ends_k and longest == longest_k == max(LENGTHS) and ends.dtype == torch.int32
+        return varlen_attention(query, key, value, ends, **options)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    query, key, value = normal(4), normal(groups), normal(groups)
+    told = batch.boundaries
+    found = attention_module.packed_attention(query, key, value, told["cu_seq_lens_q"], told["max_length_q"], 0.3)
+    mask = block_mask(batch.owner_BL, torch.float64)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
+    )
+    assert torch.equal(found, expected.transpose(1, 2))
 
 
 def test_models_whose_layers_look_a_fixed_number_of_places_back_have_a_row_per_prompt():

@@ -2,8 +2,8 @@
 
 Where the package computes something else on a GPU than on the CPU, the CPU's run is made to do the same: Phase 1 and 2
 round the adapter's products to bfloat16 (:func:`as_on_a_gpu`), by the CPU's own mixed precision in both runs, and Phase 2
-lays its prompts in one row and makes their gradient with the loss. Attention without copies of keys is the same call where each head has keys of its own, as
-the models here have. What only a GPU can show, its kernels and their rounding, is not tested.
+lays its prompts in one row and makes their gradient with the loss. Attention without copies of keys is the same call
+where each head has keys of its own; where heads share keys, answers are compared. What only a GPU can show, its kernels and their rounding, is not tested.
 
 Shape suffixes: V table rows, U token types, D embedding dimensions.
 """
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import pytest
 import torch
 from pretended import GPU, INDEX, READ, TO_CPU, TO_GPU, DeviceMismatch, Pretended, pretended_gpu
 
+from latentwire import attention
 from latentwire.adapter import Adapter
 from latentwire.arms import ArmInputs
 from latentwire.codecs.linear import LinearCodec
@@ -36,7 +38,7 @@ from latentwire.packing import Layout
 from latentwire.resuming.checkpoint import Checkpoints
 from latentwire.resuming.stopping import Stopped, StopRequest
 from latentwire.settings import Phase1, Phase2
-from latentwire.training import loop, phase1, phase2
+from latentwire.training import loop, memory, phase1, phase2
 from latentwire.training.phase1 import train_phase1
 from latentwire.training.phase2 import PROMPT_TERMS, train_phase2
 
@@ -91,7 +93,7 @@ def run_phase1(inputs, device, folder, *, epochs=2, batch_size=8, stop=None):
     return adapter, history
 
 
-def run_phase2(inputs, model, folder, *, epochs=2, stop=None, objective="cross_entropy"):
+def run_phase2(inputs, model, folder, *, epochs=2, stop=None, objective="cross_entropy", checkpointing=False):
     torch.manual_seed(1)
     adapter = Adapter.from_compressor(inputs.compressor).to(next(model.parameters()).device)
     found = train_phase2(
@@ -104,7 +106,14 @@ def run_phase2(inputs, model, folder, *, epochs=2, stop=None, objective="cross_e
         inputs.table_VD,
         inputs.codes_VK,
         inputs.compressor,
-        Phase2(epochs=epochs, batch_size=8, calibration_batches=2, measure_prompts=5, lr=1e-3),
+        Phase2(
+            epochs=epochs,
+            batch_size=8,
+            calibration_batches=2,
+            measure_prompts=5,
+            lr=1e-3,
+            activation_checkpointing=checkpointing,
+        ),
         seed=0,
         checkpoints=Checkpoints(folder / "state", stop),
         diagnostics=folder / "diagnostics.jsonl",
@@ -266,6 +275,21 @@ def test_phase_2_stopped_and_continued_ends_in_the_cpus_bits(inputs, tiny_model,
     assert there == findings
 
 
+@pytest.mark.slow
+def test_phase_2_with_activations_computed_again_ends_in_the_cpus_bits(inputs, tiny_model, tmp_path, monkeypatch):
+    """Of prompts in one row, as the CPU without that; each layer is called once more per step."""
+    with as_on_a_gpu():
+        expected, (history, _) = run_phase2(inputs, tiny_model(), tmp_path / "cpu", epochs=1)
+    again = Mock(wraps=memory.checkpoint)
+    monkeypatch.setattr(memory, "checkpoint", again)
+    with pretended_gpu() as world:
+        model = tiny_model().to(GPU)
+        found, (there, _) = run_phase2(inputs, model, tmp_path / "gpu", epochs=1, checkpointing=True)
+        assert_same_adapter(found, expected, world)
+    assert there == history
+    assert again.call_count > STEPS_PER_EPOCH * len(model.model.layers)
+
+
 @pytest.mark.parametrize("broken_step", [0, 3, 12])
 def test_what_is_not_finite_is_noticed_at_a_reading_and_the_state_before_its_step_is_kept(
     inputs, tmp_path, monkeypatch, broken_step
@@ -345,18 +369,28 @@ def given_as(kind: str, inputs, device) -> tuple:
 
 @pytest.mark.parametrize("kind", ["text", "embeddings"])
 @pytest.mark.parametrize("fixed_steps", [None, False])
-def test_answers_are_the_cpus(inputs, tiny_model, tokenizer, kind, fixed_steps):
-    """Batches whose prompts share beginnings, and one whose prompts don't; by default in captured steps."""
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_answers_are_the_cpus(inputs, tiny_model, tokenizer, monkeypatch, kind, fixed_steps, kv_heads):
+    """Batches whose prompts share beginnings, and one whose prompts don't; by default in captured steps.
+
+    Four heads have keys of their own or share two, which the CPU copies and a GPU doesn't.
+    """
+    grouped = Mock(wraps=attention.grouped_attention)
+    monkeypatch.setattr(attention, "grouped_attention", grouped)
     batches = [inputs.train[:9], inputs.train[::5], inputs.train[:9]]
     assert {len(set(prefix_runs(batch).run_of)) < len(batch) for batch in batches} == {True, False}
 
     def answers(device):
-        decoder = Decoder(tiny_model().to(device), tokenizer, CAP, fixed_steps=fixed_steps)
+        model = tiny_model(num_key_value_heads=kv_heads).to(device)
+        model.set_attn_implementation(attention.ROWS_NOT_EMPTY)
+        decoder = Decoder(model, tokenizer, CAP, fixed_steps=fixed_steps)
         return [decoder.answers(batch, *given_as(kind, inputs, device)) for batch in batches]
 
     expected = answers(CPU)
+    assert not grouped.called
     with pretended_gpu() as world:
         assert answers(GPU) == expected
+    assert all(call.args[1].shape[1] == kv_heads for call in grouped.call_args_list) and grouped.called
     assert len({answer.text for batch in expected for answer in batch}) > 5
     assert bool(world.graphs) == (fixed_steps is None)
     assert all(graph.replays > 1 for graph in world.graphs)
