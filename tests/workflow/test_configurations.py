@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def test_every_configuration_plans_a_whole_experiment_without_a_network(fresh: W
     assert plan.counts["train_phase1"] == runs
     assert (plan.counts["evaluate"], plan.counts["score"]) == (3 * shards, 3)
     assert plan.counts["decide_gate"] == len(config["compress_dims"])
+
+
+def test_the_headline_loads_the_model_at_most_16_times(fresh: Workspace):
+    """In every shard of an evaluation, and in every Phase 2; the control trains without it."""
+    files = [f"results/llama-3.1-8b-squad/k512/seed{seed}/phase2/adapter.safetensors" for seed in HEADLINE["seeds"]]
+    plan = fresh.plan("final", *files, configfile="config.yaml")
+    loading = {"evaluate", "train_phase2", "train_bottleneck", "train_uncompressed"}
+    loads = Counter(job.rule for job in plan if job.rule in loading and job.wildcards.get("arm") != "control")
+    assert loads == Counter(evaluate=12, train_phase2=len(HEADLINE["seeds"])) and loads.total() <= 16
+    assert plan.counts["train_phase2"] == 2 * len(HEADLINE["seeds"])
 
 
 TUNED = {
