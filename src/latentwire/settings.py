@@ -248,7 +248,7 @@ class Phase2(Optimiser):
     measure_prompts: Annotated[int, Field(ge=1, le=10**6)] = 200
     """Held-out prompts whose cross-entropy is measured as training goes."""
     activation_checkpointing: bool = False
-    """Compute the model's activations again in the backward pass: less GPU memory, a third more time."""
+    """Compute the model's activations again in the backward pass: less GPU memory, up to half more time (expected)."""
 
 
 class Evaluate(Section):
