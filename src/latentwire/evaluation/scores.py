@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 FOREIGN_SHARE = 0.1
 DEGENERATE_WORDS = 4
 DEGENERATE_DISTINCT = 0.5
-_WRAPPING = re.compile(r"^\s*(<\|?\w*think|<\|?\w*reason|```)|:\s*$", re.IGNORECASE)
+# A tag in any model's brackets, a fence, or words with a colon behind them, whatever marks them up. Not in round
+# brackets or quotation marks, in which answers are written, too.
+_WRAPPING = re.compile(
+    r"^\W*?[<\[{◁⟨【〔][|/\s]*[\w:-]*(think|thought|reason|analysis|reflect|scratchpad|answer|思考)"
+    r"|^\W*?(```|~~~)"
+    r"|\w[^\w:]*:[^\w)]*$",
+    re.IGNORECASE,
+)
 
 
 def distinct_1(text: str) -> float:
@@ -36,7 +44,7 @@ def distinct_1(text: str) -> float:
 
 def is_wrapped(text: str) -> bool:
     """Whether an answer begins with a thinking tag or a code fence, or is a lead-in that ends with a colon."""
-    return bool(_WRAPPING.search(text))
+    return bool(_WRAPPING.search(unicodedata.normalize("NFKC", text)))
 
 
 def is_degenerate(text: str) -> bool:

@@ -128,9 +128,38 @@ def test_degenerate_answers_have_four_words_of_which_at_most_half_are_distinct(t
         ("<|thinking|> Oslo", True),
         (" <reasoning>it", True),
         ("```python", True),
-        ("The answer is:", True),
-        ("the <think> tag", False),
-        ("at 10:30", False),
+        *(
+            (text, True)
+            for text in (
+                *("</think>", "<seed:think>", "[THINK]", "◁think▷", "<thought>it", "<analysis>", "**<think>**"),
+                *("＜think＞", "【思考】", "<|begin_of_thought|>", "<answer>Oslo</answer>", "~~~", "**```**"),
+                *(
+                    "The answer is:",
+                    "**Answer:**",
+                    "`Answer:`",
+                    "答案：",
+                    "**Answer**:",
+                    "Réponse :",
+                    "“Answer:”",
+                    "- A: ",
+                ),
+            )
+        ),
+        *(
+            (text, False)
+            for text in (
+                *("the <think> tag", "at 10:30", "10:30", "2026-11-30", "30.11.2026", "[1]", "x < y", "<5", "a ~ b"),
+                *(
+                    "Mission: Impossible",
+                    "《Thinking, Fast and Slow》",
+                    "“Thinking”",
+                    "(reasoning)",
+                    "„Answered“",
+                    "3:2",
+                ),
+                *("north", "**north**", "`north`", "[citation needed]", "{1, 2}", "fine :)", "…", ":", "**"),
+            )
+        ),
         ("Oslo", False),
         ("", False),
     ],
