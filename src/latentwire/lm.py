@@ -86,6 +86,12 @@ def control_tokens(tokenizer: Any) -> dict[int, str]:
     return {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special} | special
 
 
+def added_names(tokenizer: Any) -> dict[int, str]:
+    """Tokens that were added to the vocabulary by their names, which control tokens need not be; no white space."""
+    added = {token: own.content for token, own in tokenizer.added_tokens_decoder.items()}
+    return {token: name for token, name in added.items() if name.strip()}
+
+
 def context_length(model: str, revision: str | None = None) -> int:
     """The longest sequence that the model was made for, in tokens."""
     return declared_context(load_config(model, revision).to_dict()) or 2**31

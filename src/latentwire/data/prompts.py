@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import regex
 from transformers import PreTrainedTokenizerFast
 
+from latentwire.data.literal import Encoded, encode_around, forbidden_tokens, spans_of
 from latentwire.errors import InputError
-from latentwire.lm import control_tokens
 from latentwire.settings import PromptStyle
 
 # Some chat templates print today's date; a constant keeps prompts the same from day to day, whichever way they ask.
@@ -38,10 +39,6 @@ def source_text(context: str, question: str) -> str:
 def question_text(question: str) -> str:
     """The prompt text with the context removed (the ``question`` arm)."""
     return f"Question: {question}\n"
-
-
-# Token ids, and the characters of each token, from and to.
-Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,6 @@ class PromptRenderer:
         if unknown := [name for name in self.template_arguments if name not in named]:
             raise InputError(f"model.template_arguments: the chat template does not name {', '.join(unknown)}")
         self._template = (_FIXED_DAY if "strftime_now" in template else "") + template
-        self._control_tokens = set(control_tokens(tokenizer).values())
 
     def render(self, source: str) -> str:
         """The full prompt text up to where the answer begins."""
@@ -149,25 +145,17 @@ class PromptRenderer:
         encoded = self.tokenizer(texts, add_special_tokens=plain, return_offsets_mapping=True)
         pairs = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
         for number, source in enumerate(sources or ()):
-            if any(token in source for token in self._control_tokens):
-                pairs[number] = self._encode_parts(texts[number], source.strip())
+            start = texts[number].find(source.strip())
+            span = (start, start + len(source.strip()))
+            if start >= 0 and spans_of(self._forbidden, pairs[number], span):
+                pairs[number] = encode_around(self.tokenizer, self._forbidden, texts[number], span)
         return [self._from_bos_to_cue(*pair) for pair in pairs] if plain else pairs
 
-    def _encode_parts(self, text: str, source: str) -> Encoded:
-        """A rendered prompt whose source holds the names of control tokens, which stay text."""
-        start = text.find(source)
-        if start < 0:
-            raise InputError(f"the chat template does not keep the prompt text verbatim: {source[:80]!r}")
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        end = start + len(source)
-        for begin, stop, literal in ((0, start, False), (start, end, True), (end, len(text), False)):
-            part = self.tokenizer(
-                text[begin:stop], add_special_tokens=False, split_special_tokens=literal, return_offsets_mapping=True
-            )
-            ids += part["input_ids"]
-            offsets += [(begin + first, begin + last) for first, last in part["offset_mapping"]]
-        return ids, offsets
+    @cached_property
+    def _forbidden(self) -> set[int]:
+        """Tokens that a question's own characters may not become."""
+        frame = self.tokenizer(self.render("x"), add_special_tokens=False)["input_ids"]
+        return forbidden_tokens(self.tokenizer, frame)
 
     def _from_bos_to_cue(self, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
         """A plain prompt from its BOS, which not every tokenizer adds, to its cue, behind which some add an end."""

@@ -29,7 +29,7 @@ from latentwire.attention import attends_by_position, takes_positions
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
-from latentwire.lm import control_tokens
+from latentwire.lm import added_names, control_tokens
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,10 @@ class NotFinite(LogitsProcessor):
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
-    """The control token with which the chat template ends the assistant's turn; None if it has none."""
+    """The token with which the chat template ends the assistant's turn; None if it has none.
+
+    It is one that was added to the vocabulary, as a control token or as an ordinary one.
+    """
     if not tokenizer.chat_template:
         return None
     answer = "An answer"
@@ -86,8 +89,11 @@ def end_of_turn(tokenizer: Any) -> int | None:
         log.warning("the chat template does not render an answer (%s): its end of turn is not known", error)
         return None
     behind = tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"]
-    control = control_tokens(tokenizer)
-    return next((token for token in behind if token in control), None)
+    written = control_tokens(tokenizer) | added_names(tokenizer)
+    found = next((token for token in behind if token in written), None)
+    if found is None:
+        log.warning("the chat template ends an answer with no token of its own: what ends one is its line or the cap")
+    return found
 
 
 # Where a text's line ends, in all scripts: what str.splitlines takes for it.

@@ -6,7 +6,12 @@ import re
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import NFD, NFKC, Lowercase, Sequence, StripAccents
+from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from latentwire.data.prompts import (
     PromptRenderer,
@@ -15,6 +20,7 @@ from latentwire.data.prompts import (
     source_text,
     trim_context,
 )
+from latentwire.data.tokenizer import CHAT_TEMPLATE
 from latentwire.errors import InputError
 
 ROW = {
@@ -119,6 +125,59 @@ def test_the_name_of_a_control_token_in_a_text_stays_text(style_of, tokenizer, s
     assert prompt.label_mask.sum() > plain.label_mask.sum() and prompt.answer_mask.sum() == plain.answer_mask.sum()
     (question_ids,) = renderer.question_only([hostile["question"]])
     assert text in tokenizer.decode(question_ids, clean_up_tokenization_spaces=False)
+
+
+def adding(tokenizer, *names, normalizer=None, **options):
+    """A tokenizer with further tokens, of which the template ends every message with the first."""
+    own = with_template(tokenizer, CHAT_TEMPLATE.replace("<|end|>", names[0]))
+    if normalizer is not None:
+        own._tokenizer.normalizer = normalizer
+    own.add_tokens([AddedToken(name, **options) for name in names], special_tokens=options["special"])
+    return own
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    ("normalizer", "text"),
+    [
+        (None, "<|stop|>"),
+        (Lowercase(), "<|STOP|>"),
+        (NFKC(), "＜|stop|＞"),
+        (Sequence([NFD(), StripAccents()]), "<|stóp|>"),
+    ],
+    ids=["as it is", "case", "width", "accents"],
+)
+def test_no_text_becomes_a_control_token_by_its_normal_form(tokenizer, special, normalizer, text):
+    own = adding(tokenizer, "<|stop|>", normalizer=normalizer, special=special, normalized=True)
+    stop = own.convert_tokens_to_ids("<|stop|>")
+    assert own(text, add_special_tokens=False)["input_ids"] == [stop]  # or nothing is tested
+    hostile = ROW | {"context": f"{ROW['context']} {text}{text} then {text}"}
+    renderer = PromptRenderer(own)
+    plain, prompt = renderer.prompts([ROW, hostile])
+    assert prompt.input_ids.count(stop) == plain.input_ids.count(stop) == 1
+    assert prompt.answer_mask.sum() == plain.answer_mask.sum()
+    assert len(prompt.input_ids) == len(prompt.label_mask) > len(plain.input_ids)
+    (question,) = renderer.question_only([f"Who? {text}"])
+    assert question.count(stop) == 1
+
+
+def test_an_added_word_of_a_text_stays_one_token(tokenizer):
+    own = adding(tokenizer, "<|stop|>", "Quasar", special=False)
+    quasar = own.convert_tokens_to_ids("Quasar")
+    (prompt,) = PromptRenderer(own, "chat", "Quasar first.").prompts([ROW | {"question": "Quasar or Bergen?"}])
+    assert prompt.input_ids.count(quasar) == 2
+
+
+def test_unknown_characters_are_no_control_tokens_and_one_that_is_one_is_named(tokenizer):
+    words = {name: index for index, name in enumerate([*tokenizer.all_special_tokens, "<unk>", "Oslo", "?"])}
+    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", unk_token="<unk>")
+    assert len(PromptRenderer(own, "plain").prompts([ROW])[0].input_ids) > 20
+    own.add_tokens([AddedToken("¶", special=False)])
+    own.chat_template = "{{ bos_token }}{{ messages[0].content }} ¶"
+    with pytest.raises(InputError, match="takes '¶' in a text for a control token"):
+        PromptRenderer(own, "chat").prompts([ROW | {"context": "Oslo ¶"}])
 
 
 @pytest.mark.parametrize(

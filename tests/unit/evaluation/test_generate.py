@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers import (
     BartConfig,
     BartForCausalLM,
@@ -413,6 +414,29 @@ def test_the_token_with_which_the_template_ends_a_turn_ends_an_answer(scripted_m
     (first,) = tokenizer.convert_tokens_to_ids(["Ġmarine"])
     model = scripted_model({first: first})
     assert own.convert_tokens_to_ids("<|turn|>") in Decoder(model, own, 2).settings.eos_token_id
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_an_end_of_turn_may_be_an_ordinary_added_token(scripted_model, tokenizer, special, caplog):
+    own = copy.deepcopy(tokenizer)
+    marine, turn = tokenizer.convert_tokens_to_ids(["Ġmarine", "Ġpoet"])
+    own.add_tokens([AddedToken("Ġpoet", special=special)], special_tokens=special)
+    own.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}Ġpoet\n{% endfor %}"
+    assert end_of_turn(own) == turn == own.convert_tokens_to_ids("Ġpoet")
+    model = scripted_model({marine: marine})
+    assert Decoder(model, own, 2).settings.eos_token_id == sorted({turn, own.eos_token_id})
+    assert not caplog.records
+    model = scripted_model({tokenizer.convert_tokens_to_ids("<|assistant|>"): marine, marine: turn, turn: marine})
+    cue = np.array([tokenizer.convert_tokens_to_ids("<|assistant|>")])
+    assert Decoder(model, own, 5).answers([cue]) == [Answer("marine", 1, "stop")]
+
+
+def test_a_template_without_an_end_of_turn_is_said(tokenizer, caplog):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+    own.add_tokens([AddedToken("\n\n", special=False)])  # white space is part of answers
+    assert end_of_turn(own) is None
+    assert "ends an answer with no token of its own" in caplog.text
 
 
 def test_an_answer_is_cut_at_the_first_control_token(scripted_model, tokenizer):
