@@ -126,12 +126,53 @@ class Exploratory(Section):
     """Arms besides text and phase1, of evaluate.arms; null for all of them."""
 
 
+# What a chat template is given besides the user's variables, or what its rendering is asked for.
+TAKEN_VARIABLES = frozenset(
+    {
+        *("self", "conversation", "conversations", "messages", "tools", "documents", "chat_template", "tokenize"),
+        *("add_generation_prompt", "continue_final_message", "sanitize_control_tokens", "padding", "truncation"),
+        *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs"),
+        *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+        *("additional_special_tokens", "raise_exception", "strftime_now", "range", "namespace"),
+    }
+)
+
+
 def _from_json(value: object) -> object:
     """The value of a flag, which is text, as JSON."""
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError("should be a JSON object of texts, integers and truth values") from None
 
 
-TemplateArguments = Annotated[dict[str, bool | int | str], BeforeValidator(_from_json)]
+def _own_variable(name: str) -> str:
+    if name in TAKEN_VARIABLES:
+        raise ValueError("should be a variable of the template's own: this one is set for it")
+    return name
+
+
+def _typed(value: object) -> object:
+    """An integer or a truth value that ``--config`` gives as text, where any text would be true."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value) else value
+
+
+def _fitting(values: dict[str, Any]) -> dict[str, Any]:
+    """Variables that fit into a command together."""
+    if len(json.dumps(values)) > 4000:
+        raise ValueError("should have at most 4000 characters as JSON")
+    return values
+
+
+TemplateVariable = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100), AfterValidator(_own_variable)
+]
+TemplateValue = Annotated[bool | Annotated[int, Field(ge=-(10**9), le=10**9)] | Prompt, BeforeValidator(_typed)]
+TemplateArguments = Annotated[
+    dict[TemplateVariable, TemplateValue], BeforeValidator(_from_json), AfterValidator(_fitting)
+]
 
 
 class Model(Section):

@@ -48,6 +48,11 @@ def test_the_headline_configuration_is_valid_and_unchanged():
         ("gate={force_phase2: true}", ("gate", "force_phase2"), True),
         ("data={train_samples: null}", ("data", "train_samples"), None),
         ("model={revision: null}", ("model", "revision"), None),
+        (
+            "model={template_arguments: {enable_thinking: false, depth: 2, effort: none}}",
+            ("model", "template_arguments"),
+            {"enable_thinking": False, "depth": 2, "effort": "none"},
+        ),
         ("resources={phase1: {gpu: 0}}", ("resources", "phase1", "gpu"), 0),
     ],
 )
@@ -179,6 +184,34 @@ def test_the_home_directory_is_completed(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     message = problems_of(configured("data={source: local, train_file: ~/train.json}"))
     assert "data.train_file: '/home/somebody/train.json' does not exist" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[" * 3000, "should be a JSON object of texts, integers and truth values"),
+        ("x", "should be a JSON object"),
+        ([1], "should be a valid dictionary"),
+        ({"a": "x\0"}, "no NUL, and no half of a surrogate pair"),
+        ({"a": "\ud800"}, "no half of a surrogate pair"),
+        ({"a": "x" * 200_000}, "should have at most 20000 characters"),
+        ({"a": "x" * 3000, "b": "x" * 3000}, "should have at most 4000 characters as JSON"),
+        ({f"a{number}": number for number in range(1000)}, "should have at most 4000 characters as JSON"),
+        ({"a": 10**10}, "should be less than or equal to 1000000000"),
+        ({"a": 1.5}, "should be a valid integer"),
+        ({"a": None}, "should be a valid string"),
+        ({"a": {"b": 1}}, "should be a valid string"),
+        ({"a b": 1}, "'a b' should match pattern"),
+        ({1: 1}, "should be a valid string"),
+        ({"a" * 101: 1}, "should have at most 100 characters"),
+        *(({name: "x"}, f"{name!r} should be a variable of the template's own") for name in ("tokenize", "bos_token")),
+    ],
+)
+def test_variables_of_a_template_are_few_short_and_its_own(value, message):
+    config = copy.deepcopy(HEADLINE)
+    config["model"]["template_arguments"] = value
+    said = problems_of(config)
+    assert message in said and "model.template_arguments" in said and len(said) < 800
 
 
 def test_all_problems_are_listed_at_once():

@@ -89,6 +89,8 @@ class PromptRenderer:
         named = set(regex.findall(r"\w+", template))
         if unknown := [name for name in self.template_arguments if name not in named]:
             raise InputError(f"model.template_arguments: the chat template does not name {', '.join(unknown)}")
+        if taken := sorted(self.template_arguments.keys() & tokenizer.special_tokens_map.keys()):
+            raise InputError(f"model.template_arguments: {taken[0]} is the tokenizer's own")
         self._template = (_FIXED_DAY if "strftime_now" in template else "") + template
 
     def render(self, source: str) -> str:

@@ -1,6 +1,7 @@
 """Prompts: one BOS, masks that cover exactly the content, and trimming that never touches the question."""
 
 import copy
+import inspect
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from tokenizers.normalizers import NFD, NFKC, Lowercase, Sequence, StripAccents
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from latentwire.data.prompts import (
     PromptRenderer,
@@ -22,6 +24,7 @@ from latentwire.data.prompts import (
 )
 from latentwire.data.tokenizer import CHAT_TEMPLATE
 from latentwire.errors import InputError
+from latentwire.settings import TAKEN_VARIABLES
 
 ROW = {
     "id": "q",
@@ -444,3 +447,16 @@ def test_a_templates_variables_are_set_and_those_that_it_lacks_are_refused(token
     assert silent.endswith("<think></think>Answer:") and thinking.endswith("A questionAnswer:")
     with pytest.raises(InputError, match=r"template_arguments: the chat template does not name enable_thinkng"):
         PromptRenderer(own, "chat", None, {"enable_thinkng": False})
+
+
+def test_what_rendering_is_given_besides_the_users_variables_is_none_of_them(tokenizer):
+    asked = {*inspect.signature(tokenizer.apply_chat_template).parameters}
+    asked |= {*inspect.signature(render_jinja_template).parameters, *tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
+    assert asked - TAKEN_VARIABLES <= {"self"}
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        extra_special_tokens={"image_token": "<|image|>"},
+        chat_template="{{ image_token }}{{ messages[0].content }}",
+    )
+    with pytest.raises(InputError, match="template_arguments: image_token is the tokenizer's own"):
+        PromptRenderer(own, "chat", None, {"image_token": "x"})
