@@ -222,7 +222,7 @@ class Data(Section):
     on_long_prompt: OnLongPrompt = "error"
     """What to do with a longer evaluation prompt: error, or trim its context. Training prompts are always trimmed."""
     skip_invalid: bool = False
-    """Pass over malformed paragraphs and questions, and count them; otherwise the first is an error."""
+    """Pass over malformed articles, paragraphs and questions, and count them; otherwise the first is an error."""
 
 
 class Pca(Section):

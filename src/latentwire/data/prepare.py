@@ -206,7 +206,8 @@ def _warn_of_source(manifest: dict[str, Any]) -> None:
     """Log what the source's questions lack; malformed ones that were passed over also stand in the verdict."""
     if count := manifest["passed_over"]["questions"]:
         first = manifest["passed_over"]["first"][0]
-        manifest["warnings"].append(f"{count} malformed paragraphs or questions were passed over, the first: {first}")
+        what = "malformed articles, paragraphs or questions"
+        manifest["warnings"].append(f"{count} {what} were passed over, the first: {first}")
         log.warning(manifest["warnings"][-1])
     for what, count in manifest["misplaced_answers"].items():
         if count:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import random
 import unicodedata
 
 import pandas as pd
+import regex
 
 from latentwire.errors import InputError
 
 log = logging.getLogger(__name__)
+
+_UNWRITTEN = regex.compile(r"[\s\p{P}\p{Default_Ignorable_Code_Point}\p{Cc}]+")
 
 SPLITS = ("train", "gate", "final")
 
@@ -55,11 +59,20 @@ def assign_articles(train_titles: list[str], dev_titles: list[str] | None, seed:
     return articles
 
 
+def _written(context: str) -> str:
+    """What is written in a paragraph: no white space, no punctuation, nothing invisible, no case, in one normal form.
+
+    Entities of HTML are what they stand for. A paragraph of punctuation alone is itself.
+    """
+    normal = unicodedata.normalize("NFKC", html.unescape(context)).casefold()
+    return _UNWRITTEN.sub("", normal) or context
+
+
 def join_articles(train: pd.DataFrame, dev: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The rows with one title for articles that share a paragraph, whatever their titles were.
 
-    Paragraphs are compared in Unicode's compatibility form, without case and white space, since the same text under
-    another title would be in training and in evaluation.
+    The same text under another title would be in training and in evaluation. Paragraphs are the same if their letters,
+    digits and symbols are; one with a sentence more is another one.
     """
     sources = [train] if dev is None else [train, dev]
     joined: dict[str, str] = {}
@@ -72,8 +85,7 @@ def join_articles(train: pd.DataFrame, dev: pd.DataFrame | None) -> tuple[pd.Dat
     owner: dict[str, str] = {}
     for rows in sources:
         for title, context in rows[["title", "context"]].drop_duplicates().itertuples(index=False):
-            normal = "".join(unicodedata.normalize("NFKC", context).casefold().split())
-            one, other = first_of(owner.setdefault(normal, title)), first_of(title)
+            one, other = first_of(owner.setdefault(_written(context), title)), first_of(title)
             if one != other:
                 log.warning("articles %r and %r share a paragraph: they count as one article", one, other)
                 joined[other] = one

@@ -45,6 +45,17 @@ def _require_whole(value: str, where: str, name: str) -> None:
     )
 
 
+def _article(article: Any, where: str) -> tuple[str, list[Any], str]:
+    """Title, paragraphs, and what errors call the article."""
+    _require(isinstance(article, dict) and "title" in article, where, "'title' is missing")
+    title = article["title"]
+    _require(isinstance(title, str), where, f"'title' must be text, not {title!r:.80}")
+    where = f"{where} ({title!r:.80})"
+    _require_whole(title, where, "title")
+    _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
+    return title, article["paragraphs"], where
+
+
 def _paragraph(paragraph: Any, where: str) -> tuple[str, list[Any]]:
     """Context and questions."""
     _require(isinstance(paragraph, dict), where, "a paragraph must be an object")
@@ -55,17 +66,17 @@ def _paragraph(paragraph: Any, where: str) -> tuple[str, list[Any]]:
 
 
 def _question(title: str, context: str, qa: Any, where: str) -> Row:
-    _require(
-        isinstance(qa, dict) and isinstance(qa.get("id"), (str, int)),
-        where,
-        "a question must be an object with an 'id'",
-    )
+    _require(isinstance(qa, dict) and "id" in qa, where, "a question must be an object with an 'id'")
+    identified = type(qa["id"]) in (str, int) and bool(str(qa["id"]).strip())
+    _require(identified, where, f"'id' must be text or an integer, not {qa['id']!r:.80}")
     where = f"{where} (id {qa['id']!r:.80})"
     _require_whole(str(qa["id"]), where, "id")
     question, answers = qa.get("question"), qa.get("answers")
     _require("question" in qa, where, "'question' is missing")
     _require_text(question, where, "question")
-    _require(qa.get("is_impossible") is not True, where, "'is_impossible': SQuAD v1.1 has questions with answers only")
+    impossible = qa.get("is_impossible", False)
+    _require(impossible is not True, where, "'is_impossible': SQuAD v1.1 has questions with answers only")
+    _require(impossible in (False, None), where, f"'is_impossible' must be true or false, not {impossible!r:.80}")
     _require(isinstance(answers, list) and bool(answers), where, "the question has no answers (SQuAD v1.1 needs one)")
     for answer in answers:
         _require(
@@ -110,7 +121,8 @@ def flatten_squad(content: Any, name: str, passed_over: list[str] | None = None)
     Args:
         content: the parsed JSON: ``{"data": [{"title", "paragraphs": [{"context", "qas"}]}]}``.
         name: what errors call it, such as the file's path.
-        passed_over: takes the error of each malformed paragraph or question, which is left out; None to raise it.
+        passed_over: takes the error of each malformed article, paragraph or question, which is left out; None to raise
+            it.
 
     Raises:
         InputError: something is malformed; names the article, paragraph and question.
@@ -120,19 +132,15 @@ def flatten_squad(content: Any, name: str, passed_over: list[str] | None = None)
     )
     rows: dict[str, Row] = {}
     for number, article in enumerate(content["data"]):
-        where = f"{name}: data[{number}]"
-        _require(isinstance(article, dict) and "title" in article, where, "'title' is missing")
-        _require(isinstance(article["title"], str), where, f"'title' must be text, not {article['title']!r:.80}")
-        where = f"{where} ({article['title']!r:.80})"
-        _require_whole(article["title"], where, "title")
-        _require(isinstance(article.get("paragraphs"), list), where, "'paragraphs' must be a list")
-        for index, paragraph in enumerate(article["paragraphs"]):
+        read = unless_malformed(partial(_article, article, f"{name}: data[{number}]"), passed_over)
+        title, paragraphs, where = read or ("", [], "")
+        for index, paragraph in enumerate(paragraphs):
             place = f"{where}, paragraphs[{index}]"
             found = unless_malformed(partial(_paragraph, paragraph, place), passed_over)
             context, questions = found or ("", [])
             for own, qa in enumerate(questions):
                 at = f"{place}, qas[{own}]"
-                row = unless_malformed(partial(_question, article["title"], context, qa, at), passed_over)
+                row = unless_malformed(partial(_question, title, context, qa, at), passed_over)
                 if row is not None:
                     unless_malformed(partial(_add, rows, row, name), passed_over)
     _require(bool(rows), name, "there is not a single question in it")

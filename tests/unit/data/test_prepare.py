@@ -358,7 +358,7 @@ def test_malformed_questions_are_passed_over_and_counted_where_that_is_asked_for
     assert manifest["misplaced_answers"] == {"not_in_context": 1, "not_at_answer_start": 1}
     kept = sum(split["questions"] for split in manifest["splits"].values())
     assert kept == 10 * 2 * 3 - 4 - 3
-    assert "5 malformed paragraphs or questions were passed over, the first: " in manifest["warnings"][0]
+    assert "5 malformed articles, paragraphs or questions were passed over, the first: " in manifest["warnings"][0]
     assert "1 questions have an answer that is not in context" in caplog.text
 
 

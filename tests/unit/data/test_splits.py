@@ -105,12 +105,40 @@ def rows_of(*articles):
     )
 
 
-@pytest.mark.parametrize("again", ["The river runs  north.", "the RIVER runs north.", "The river\nruns\u00a0north."])
+@pytest.mark.parametrize(
+    "again",
+    [
+        *(
+            "The river runs  north.",
+            "the RIVER runs north.",
+            "The river\nruns\u00a0north.",
+            "The river runs&nbsp;north.",
+        ),
+        *(
+            "The river\u200b runs north.",
+            "The ri\u00adver runs north.",
+            "\ufeffThe river runs north.",
+            "The river runs north",
+        ),
+        *(
+            "“The river” runs north!",
+            "Ｔｈｅ river runs north。",
+            "The river\u2060 runs\x00 north.",
+            "The riv\u200der runs north.",
+        ),
+    ],
+)
 def test_articles_that_share_a_paragraph_are_one_whatever_their_titles(caplog, again):
     train = rows_of(("A", "The river runs north."), ("A, continued", again), ("B", "Elsewhere."))
     joined, none = join_articles(train, None)
     assert none is None and joined["title"].tolist() == ["A", "A", "B"]
     assert "'A' and 'A, continued' share a paragraph" in caplog.text
+
+
+def test_paragraphs_with_other_letters_digits_or_symbols_are_others(caplog):
+    texts = ("It costs 15 $.", "It costs 15 €.", "It costs 16 $.", "Es kostet 15 $.", "It costs 15 $. Yes.", "…", "—")
+    alone = rows_of(*((f"A{number}", text) for number, text in enumerate(texts)))
+    assert join_articles(alone, None)[0] is alone and not caplog.records
 
 
 def test_sharing_goes_on_from_article_to_article():

@@ -93,6 +93,15 @@ IN_QUESTION = rf"{IN_PARAGRAPH}, qas\[1\] \(id 'q1'\)"
         (QUESTION, "q1", rf"{IN_PARAGRAPH}, qas\[1\]: a question must be an object with an 'id'"),
         ((*QUESTION, "id"), ..., rf"{IN_PARAGRAPH}, qas\[1\]: .*'id'"),
         ((*QUESTION, "id"), None, rf"{IN_PARAGRAPH}, qas\[1\]: .*'id'"),
+        *(
+            ((*QUESTION, "id"), junk, rf"{IN_PARAGRAPH}, qas\[1\]: 'id' must be")
+            for junk in ("", " ", True, 1.5, ["q1"])
+        ),
+        *(
+            ((*QUESTION, "is_impossible"), junk, f"{IN_QUESTION}: 'is_impossible' must be true or false")
+            for junk in ("true", "false", 1, "", [])
+        ),
+        ((*QUESTION, "is_impossible"), True, f"{IN_QUESTION}: 'is_impossible': SQuAD v1.1 has"),
         ((*QUESTION, "id"), "q0", "file.json: question id 'q0' occurs twice"),
         ((*QUESTION, "question"), ..., f"{IN_QUESTION}: 'question'"),
         ((*QUESTION, "question"), "", f"{IN_QUESTION}: 'question'"),
@@ -111,6 +120,27 @@ IN_QUESTION = rf"{IN_PARAGRAPH}, qas\[1\] \(id 'q1'\)"
 def test_a_malformed_item_is_named(path, value, message):
     with pytest.raises(InputError, match=message):
         flatten_squad(put(small_corpus(), path, value), "file.json")
+
+
+@pytest.mark.parametrize("usual", [False, None, ...])
+def test_a_question_that_is_not_impossible_is_one(usual):
+    marked = put(small_corpus(), (*QUESTION, "is_impossible"), None)
+    assert len(flatten_squad(put(marked, (*QUESTION, "is_impossible"), usual), "file.json")) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *((("data", 0, "title"), junk) for junk in (..., 7, None, "\ud83c")),
+        *((("data", 0), junk) for junk in (None, "text", [], {})),
+        *((("data", 0, "paragraphs"), junk) for junk in (..., None, {}, "text")),
+    ],
+)
+def test_a_malformed_article_is_passed_over_with_its_questions(path, value):
+    passed_over = []
+    rows = flatten_squad(put(small_corpus(), path, value), "file.json", passed_over)
+    assert [row["id"] for row in rows] == ["q2"]
+    assert len(passed_over) == 1 and passed_over[0].startswith("file.json: data[0]")
 
 
 @pytest.mark.parametrize(
