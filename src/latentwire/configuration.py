@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import json
@@ -107,8 +108,8 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     for name, file in config["codecs"].items():
         if name in ARMS:
             yield f"codecs: {name!r} is an arm of this project; another name"
-        if not os.path.isfile(root / file):
-            yield f"codecs.{name}: {_shortened.repr(file)} does not exist"
+        if (wrong := _codec_problem(root / file)) is not None:
+            yield f"codecs.{name}: {_shortened.repr(file)} {wrong}"
     if (passages := config["evaluate"]["other_domain"]) is not None:
         yield from _passage_problems(root / passages)
     for codec, draws in config["evaluate"]["noise_controls"].items():
@@ -129,6 +130,33 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
         yield f"model.path: the directory {_shortened.repr(model['path'])} does not exist"
     if os.path.isdir(directory):
         yield from _model_problems(config, directory)
+
+
+def _codec_problem(file: Path) -> str | None:
+    """What makes a user's own codec unusable, as far as can be told without running it."""
+    if not os.path.isfile(file):
+        return "does not exist"
+    if file.suffix != ".py":
+        return "should be a Python file, with a name that ends in .py"
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"can't be read as Python: {_shortened.repr(str(error))}"
+    if {"fit", "*"}.isdisjoint(name for part in ast.walk(tree) for name in _names_of(part)):
+        return "should define fit(table_VD, counts_V, compress_dim)"
+    return None
+
+
+def _names_of(part: ast.AST) -> list[str]:
+    """What a part of a module defines, anywhere in it: a name too many is found when the file is run."""
+    match part:
+        case ast.FunctionDef() | ast.ClassDef():
+            return [part.name]
+        case ast.Name():
+            return [part.id]
+        case ast.ImportFrom():
+            return [own.asname or own.name for own in part.names]
+    return []
 
 
 def _passage_problems(file: Path) -> Iterator[str]:

@@ -123,7 +123,7 @@ class Exploratory(Section):
     seeds: Seeds | None = None
     """Training seeds; null for those of the primary dimension."""
     arms: Annotated[list[CodeArm], *Unique] | None = None
-    """Arms besides text and phase1, of evaluate.arms; null for all of them."""
+    """Arms besides text and phase1; null for those of evaluate.arms."""
 
 
 # What a chat template is given besides the user's variables, or what its rendering is asked for.

@@ -115,6 +115,35 @@ def test_what_does_not_fit_together(arguments, message):
     assert message in problems_of(configured(*arguments))
 
 
+FIT = "def fit(table_VD, counts_V, compress_dim): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("own.md", FIT, "should be a Python file"),
+        ("own", FIT, "should be a Python file"),
+        ("own.py", "def (", "can't be read as Python: 'invalid syntax"),
+        ("own.py", "x = 1\0", "can't be read as Python"),
+        ("own.py", "(" * 1000, "can't be read as Python"),
+        ("own.py", "\ud800", "can't be read as Python"),
+        ("own.py", "# a codec", "should define fit(table_VD, counts_V, compress_dim)"),
+        ("own.py", FIT, None),
+        ("own.py", f"if True:\n    {FIT}", None),
+        ("own.py", "from elsewhere import fit", None),
+        ("own.py", "from elsewhere import *", None),
+        ("own.py", "fit = object()", None),
+    ],
+)
+def test_a_codec_of_ones_own_has_to_be_one(tmp_path, file, content, message):
+    (tmp_path / file).write_bytes(content.encode(errors="surrogatepass"))
+    config = HEADLINE | {"codecs": {"mine": file}}
+    if message is None:
+        assert checked(config, tmp_path)["codecs"] == {"mine": file}
+    else:
+        assert f"codecs.mine: '{file}' {message}" in problems_of(config, tmp_path)
+
+
 def test_what_just_fits_together():
     for arguments in (
         ["gate={threshold: 0.6, failing: 0.6}"],

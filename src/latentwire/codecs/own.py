@@ -17,7 +17,8 @@ def own_module(file: Path) -> ModuleType:
         InputError: it is not there, can't be run, or lacks one of the two.
     """
     spec = spec_from_file_location(f"latentwire_own_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} (codecs) should be a Python file, with a name that ends in .py")
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -703,6 +703,13 @@ def test_a_file_that_is_no_codec_is_named(tmp_path: Path, text: str, message: st
         fit_codec("mine", table(0), counts(0), 4, file=tmp_path / "mine.py")
 
 
+@pytest.mark.parametrize("name", ["README.md", "signs"])
+def test_a_codec_in_no_python_file_is_refused(tmp_path: Path, name: str):
+    (tmp_path / name).write_text(OWN)
+    with pytest.raises(InputError, match=rf"{name} \(codecs\) should be a Python file"):
+        fit_codec("signs", table(9), counts(9), 4, file=tmp_path / name)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"none\.py \(codecs\) can't be imported"):
         fit_codec("none", table(0), counts(0), 4, file=tmp_path / "none.py")
