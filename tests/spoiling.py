@@ -46,11 +46,29 @@ VALUES = [
         "a\n",
         "\0",
         "x" * 200_000,
+        "[" * 3000,
+        '{"a":' * 3000,
+        "false",
     ),
     *("é" * 1000, "\ud800", "auto", "x.json", "../x", "/etc/passwd", "/", ".", "a b", "$HOME", "[1, 2]", '{"a": 1}'),
     *("0x10", "١٢", "1_000", " 8 ", "8.0", "1e400", b"bytes", datetime.date(2026, 1, 1), complex(1, 2), object()),
     *([], {}, [1], ["1"], [None], [[1]], {"a": 1}, {1: 2}, {None: 1}, {(1, 2): 3}, set(), {1, 2}, range(3)),
     *(CYCLIC, CIRCULAR, nested(2000), {"x": float("nan")}),
+]
+# Of variables of a chat template.
+VARIABLES = [
+    "enable_thinking",
+    "x",
+    "a b",
+    "é",
+    "",
+    "tokenize",
+    "messages",
+    "bos_token",
+    "strftime_now",
+    1,
+    None,
+    "x" * 200,
 ]
 KEYS = ["x", 1, None, True, 2.5, "experimen", "lr", ("a",), "x" * 100_000, "\0", "a\nb"]
 
@@ -75,6 +93,9 @@ def spoilt(generator: random.Random) -> Any:
     for _ in range(generator.choice((1, 1, 1, 2, 4))):
         *above, last = generator.choice(PLACES)
         part = config
+        if generator.random() < 0.1 and isinstance(config.get("model"), dict):
+            named = generator.choices(VARIABLES, k=generator.choice((1, 2, 300)))
+            config["model"]["template_arguments"] = {name: generator.choice(VALUES) for name in named}
         try:
             for key in above:
                 part = part[key]

@@ -3,7 +3,7 @@
 Kills: the small workflow is interrupted at random moments and started again, until its results are those of an
 undisturbed run. Faults: each program on a full disk, in little memory, and where it can't write. Damage: every artefact
 in every way. Fuzz: wrong configurations and wrong question files. Configurations: whole experiments with settings drawn
-from all that is allowed.
+from all that is allowed. Reports: the right values of what others reported of neighbouring projects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 sys.path[1:1] = [str(TESTS / folder) for folder in (".", "programs", "workflow")]
-CAMPAIGNS = ("kills", "damage", "faults", "fuzz", "configurations")
+CAMPAIGNS = ("kills", "damage", "faults", "fuzz", "configurations", "reports")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -52,7 +52,7 @@ class Ledger:
         """Append a trial.
 
         Args:
-            campaign: ``kills``, ``damage``, ``faults``, ``fuzz`` or ``configurations``.
+            campaign: ``kills``, ``damage``, ``faults``, ``fuzz``, ``configurations`` or ``reports``.
             trial: its name, by which a rerun passes it over.
             kind: of what was done, a row of the table.
             outcome: how it ended, a column of the table.

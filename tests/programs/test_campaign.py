@@ -1,10 +1,14 @@
 """A campaign's trials are written at once, found again, and counted."""
 
+import ast
 import json
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+import reports
 from ledger import Ledger, Turn
+from reports import REPORTS, outcomes
 
 
 def test_a_campaign_continues_where_it_was_killed(tmp_path):
@@ -44,6 +48,30 @@ def test_a_trial_is_drawn_again_as_it_was(tmp_path):
     assert first == same != other and not turns[0].going
 
 
-@pytest.mark.parametrize("campaign", ["kills", "damage", "faults", "fuzz", "configurations"])
+@pytest.mark.parametrize("campaign", ["kills", "damage", "faults", "fuzz", "configurations", "reports"])
 def test_every_campaign_can_be_asked_for(campaign):
     assert callable(import_module(campaign).campaign)
+
+
+def test_every_reported_kind_has_tests_that_are_there_and_the_page_names_them():
+    tests = Path(__file__).parents[1]
+    for files in REPORTS.values():
+        for file, names in files.items():
+            own = {
+                part.name for part in ast.parse((tests / file).read_text()).body if isinstance(part, ast.FunctionDef)
+            }
+            assert own >= {*names}
+    assert reports.table() in (tests.parent / "docs/campaign.md").read_text()
+
+
+def test_a_reports_cases_are_counted_by_how_they_end(tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_own.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('value', [1, 2])\ndef test_one(value): assert value == 1\n"
+    )
+    monkeypatch.setattr(reports, "ROOT", tmp_path)
+    found = [*outcomes({"test_own.py": ("test_one",)}, tmp_path / "report.xml")]
+    assert [row[:2] for row in found] == [("test_one[1]", "right"), ("test_one[2]", "differs")]
+    assert "assert 2 == 1" in found[1][2]
+    ((name, outcome, detail),) = outcomes({"test_gone.py": ("test_one",)}, tmp_path / "other.xml")
+    assert (name, outcome) == ("none", "unclear") and "file or directory not found" in detail

@@ -240,6 +240,33 @@ def test_sentences_end_as_their_script_ends_them(first, second):
     assert trimmed is not None and trimmed["context"] == (first + second).strip()
 
 
+@pytest.mark.parametrize("keep_answer", [True, False])
+@pytest.mark.parametrize(
+    ("filling", "fact", "answer"),
+    [
+        ("The river runs north. ", "It is 5 miles long. ", "5 miles"),
+        ("这条河向北流。", "它长5公里。", "5公里"),
+        ("川は北へ流れる。", "長さは5キロです。", "5キロ"),
+        ("แม่น้ำไหลไปทางเหนือ ", "ยาว 5 กิโลเมตร ", "5 กิโลเมตร"),
+        ("The river runs north;\n", "it is 5 miles long;\n", "5 miles"),
+        ("Το ποτάμι πάει βόρεια; ", "Έχει μήκος 5 μίλια; ", "5 μίλια"),
+    ],
+    ids=["English", "Chinese", "Japanese", "Thai", "lines", "Greek"],
+)
+def test_in_every_script_a_long_context_is_trimmed_and_the_answer_stays(renderer, filling, fact, answer, keep_answer):
+    context = fact + filling * 12
+    row = ROW | {"context": context, "answers": {"text": [answer], "answer_start": [context.index(answer)]}}
+    limit = len(renderer.prompts([row])[0].input_ids) - 8
+
+    def fits(own) -> bool:
+        return len(renderer.prompts([own])[0].input_ids) <= limit
+
+    assert not fits(row)
+    trimmed = trim_context(row, fits, keep_answer=keep_answer)
+    assert trimmed is not None and answer in trimmed["context"] and fits(trimmed)
+    assert len(trimmed["context"]) > len(context) / 2
+
+
 def test_a_thousand_sentences_cost_a_few_renderings():
     row = ROW | {
         "context": "A sentence of a long paper. " * 1000,

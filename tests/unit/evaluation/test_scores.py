@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.errors import InputError
+from latentwire.evaluation.generate import first_line
 from latentwire.evaluation.scores import (
     distinct_1,
     is_degenerate,
@@ -166,6 +167,22 @@ def test_degenerate_answers_have_four_words_of_which_at_most_half_are_distinct(t
 )
 def test_answers_that_are_wrapped_in_what_is_no_answer_are_told(text, wrapped):
     assert is_wrapped(text) is wrapped
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "wrapped"),
+    [
+        ("north", "north", False),
+        ("\n\nnorth", "north", False),
+        ("</think>\n\nnorth", "</think>", True),
+        ("**Answer:**\nnorth", "**Answer:**", True),
+        ("```\nnorth\n```", "```", True),
+        ("north\r\nBecause", "north", False),
+        ("north\u2028Because", "north", False),
+    ],
+)
+def test_what_stands_for_the_answer_is_its_first_line_and_counted_if_it_is_none(said, answer, wrapped):
+    assert first_line(said) == answer and is_wrapped(answer) is wrapped
 
 
 @given(st.lists(st.sampled_from(["a", "A", "b", "c"]), max_size=8))
