@@ -265,6 +265,22 @@ class Kept(TypedDict):
     p: dict[str, float | None]
 
 
+class MethodAtRate(TypedDict):
+    """Of the codecs at about so many ``bits`` per table parameter the one of the least KL, beside the next best.
+
+    KL is at prompt positions; ``ratio`` is the codec's KL over the next best's, paired. ``next_best`` and ``ratio``
+    are None if there is no other codec.
+    """
+
+    bits: float
+    codec: str
+    codec_bits: float
+    kl: IntervalRecord
+    next_best: str | None
+    next_bits: float | None
+    ratio: IntervalRecord | None
+
+
 class NextStep(TypedDict):
     """What to run next, and why."""
 
@@ -385,4 +401,5 @@ class Verdict(TypedDict):
     warnings: list[str]
     ceiling: Ceiling
     kept: list[Kept]
+    methods: list[MethodAtRate]
     entries: list[DimensionVerdict]

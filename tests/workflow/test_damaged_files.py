@@ -105,7 +105,7 @@ PROGRAMS: dict[str, tuple[str, list[str]]] = {
         [f"{RESULTS}/pca/spectrum.tsv", VERDICT, FINAL_SCORES, f"{RESULTS}/data/manifest.json", SPLITS["final"]],
     ),
     "findings.py": (f"--root {RESULTS}", [VERDICT, FINAL_SCORES, SPLITS["final"]]),
-    "frontier.py": (f"--root {RESULTS}", [VERDICT]),
+    "frontier.py": (f"--root {RESULTS}", [VERDICT, f"{CODEC}/codes.safetensors", SPLITS["gate"]]),
     "summarise.py": (f"--verdict {VERDICT}", [VERDICT]),
 }
 # A program's own first word about a file that is not there.

@@ -53,8 +53,18 @@ def test_the_frontier_holds_every_codec_of_the_verdict_by_its_bits(changed, run)
     best = [point["kl"]["estimate"] for point in found["points"] if point["pareto"]]
     assert best and best == sorted(best, reverse=True)
     # Fewer than 20 articles: nothing is tested, so nothing is shown.
-    assert found["cheapest"] is None and all(point["p"] is None for point in found["points"])
-    assert "No codec is shown to keep 99%" in printed
+    assert [own["share"] for own in found["kept"]] == [0.99, 0.999]
+    assert all(own["cheapest"] is None for own in found["kept"])
+    assert all(keeps["p"] is None for point in found["points"] for keeps in point["keeps"])
+    assert "No codec is shown to keep 99%" in printed and "No codec is shown to keep 99.9%" in printed
+    assert all(point["seconds_to_make"] > 0 and point["seconds_to_decode"] > 0 for point in found["points"])
+    by_kl = {point["codec"]: point["kl"]["estimate"] for point in found["points"]}
+    for own in found["methods"]:
+        within = [name for name, point in points.items() if point["bits"] <= 1.1 * own["bits"]]
+        assert [own["codec"], own["next_best"]] == sorted(within, key=by_kl.get)[:2]
+        said = f"| {own['bits']:g} | `{own['codec']}` |"
+        assert said in printed and said in (changed / f"{RESULTS}/verdict/verdict.md").read_text(encoding="utf-8")
+    assert found["methods"]
 
 
 # An adapter by the root of counts, adapters on a quantiser's rows, and the linear bottleneck.

@@ -10,6 +10,7 @@ from latentwire.artefacts import read_json
 from latentwire.decisions.evidence import explained_variance, read_dimension
 from latentwire.decisions.final_reads import is_confirmatory, record_read, recorded_configurations
 from latentwire.decisions.kept import kept
+from latentwire.decisions.methods import methods
 from latentwire.decisions.verdict import VerdictSettings, bits, correct_exploratory, dimension_verdict
 from latentwire.evaluation.scores import scoring_warnings
 from latentwire.integrity import reading
@@ -81,6 +82,7 @@ def validate(
         ],
         "ceiling": ceiling,
         "kept": kept(dimensions, **settings.bootstrap),
+        "methods": methods(dimensions, **settings.bootstrap),
         "entries": entries,
     }
 

@@ -19,11 +19,11 @@ from latentwire.results import DimensionVerdict, estimate_of
 plt.rcParams.update({"svg.hashsalt": "latentwire", "svg.fonttype": "none", "font.size": 9})
 
 
-def svg(draw: Callable[..., None], width: float, height: float, *, panels: int = 1) -> str:
-    """What ``draw`` draws into so many axes side by side; inches."""
-    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained", squeeze=False)
-    draw(*axes[0])
-    for own in axes[0]:
+def svg(draw: Callable[..., None], width: float, height: float, *, rows: int = 1, columns: int = 1) -> str:
+    """What ``draw`` draws into so many axes, row by row; inches."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    draw(*axes.flat)
+    for own in axes.flat:
         own.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

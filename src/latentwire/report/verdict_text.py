@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.decisions.methods import TOLERANCE
 from latentwire.results import (
     OTHER_DOMAIN,
     ArmVerdict,
@@ -12,6 +14,7 @@ from latentwire.results import (
     Divergence,
     HarmOfError,
     IntervalRecord,
+    MethodAtRate,
     SubsetF1,
     Verdict,
 )
@@ -224,6 +227,7 @@ def render_verdict(verdict: Verdict) -> str:
         lines += ["", f"Instead: {other['why']}.", "", f"    {other['command']}"]
     lines += ["", *f1_table(verdict["entries"])]
     lines += ["", *kept_lines(verdict)]
+    lines += ["", *own] if (own := method_lines(verdict["methods"])) else []
     shown = ordered_arms(arm for entry in verdict["entries"] for arm in entry["arms"])
     lines += ["", "| arm | what the model reads |", "|---|---|"]
     lines += [f"| `{arm}` | {arm_row(arm).legend} |" for arm in shown]
@@ -258,6 +262,26 @@ def kept_lines(verdict: Verdict) -> list[str]:
             for found in verdict["kept"]
             if found["needed"] is not None
         ]
+    return lines
+
+
+def method_lines(methods: Sequence[MethodAtRate]) -> list[str]:
+    """Which codec to take at which rate, as Markdown lines; none if no KL was measured."""
+    if not methods:
+        return []
+    lines = [
+        f"Which codec at which rate: the least KL at prompt positions among codecs of at most {100 * TOLERANCE:.0f}% "
+        "more bits per table parameter than the rate. An interval below 1 tells it from the next best:",
+        "",
+        "| bits | take | its bits | KL, prompt (nats) | next best (its bits) | KL over the next best's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for own in methods:
+        other, ratio = own["next_best"], own["ratio"]
+        beside = "– | –" if other is None or ratio is None else f"`{other}` ({own['next_bits']:.2f}) | {value(ratio)}"
+        lines.append(
+            f"| {own['bits']:g} | `{own['codec']}` | {own['codec_bits']:.2f} | {value(own['kl'])} | {beside} |"
+        )
     return lines
 
 

@@ -29,7 +29,7 @@ from latentwire.decisions.verdict import (
     wording,
 )
 from latentwire.evaluation.statistics import Interval
-from latentwire.report.verdict_text import origin, render_verdict
+from latentwire.report.verdict_text import method_lines, origin, render_verdict
 from latentwire.settings import Evaluate
 
 ROOT = Path(__file__).parents[3]
@@ -51,6 +51,10 @@ CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate
 KEPT = {
     "share": 0.99, "detectable": 0.031, "needed": 1027, "cheapest": "pq4", "shown": ["pq4", "int8"], "bits": {"pca:16": 2.1, "pq4": 2.08, "int8": 8.25},
     "p": {"pca:16": 1.0, "pq4": 0.012, "int8": 0.002},
+}  # fmt: skip
+METHOD = {
+    "bits": 2.0, "codec": "pq4", "codec_bits": 2.08, "kl": {"estimate": 0.097, "lower": 0.085, "upper": 0.108},
+    "next_best": "rq8", "next_bits": 2.17, "ratio": {"estimate": 0.92, "lower": 0.9, "upper": 0.94},
 }  # fmt: skip
 
 
@@ -158,6 +162,7 @@ def page(*entries, confirmatory=True, ceiling=CEILING):
             "confirmatory": confirmatory,
             "ceiling": ceiling,
             "kept": [KEPT],
+            "methods": [METHOD],
             "entries": list(entries),
         }
     )
@@ -592,6 +597,14 @@ def test_the_page_says_which_codecs_keep_the_texts_f1_and_what_the_sample_can_sh
     assert "Keeps 99% of the uncompressed text's F1? Shown for `pq4` (2.08 bits, p = 0.012), `int8` (8.25" in text
     assert "of which the first is the cheapest. Not shown at 99%: `pca:16`." in text
     assert "Holm's correction over 3 codecs. With these 200 questions in 25 articles, losses under 3.1 points" in text
+
+
+def test_the_page_says_which_codec_to_take_at_which_rate():
+    line = "| 2 | `pq4` | 2.08 | 0.097 [0.085, 0.108] | `rq8` (2.17) | 0.92 [0.9, 0.94] |\n"
+    assert line in page(verdict_on(results()))
+    alone = METHOD | {"next_best": None, "next_bits": None, "ratio": None}
+    assert method_lines([alone])[-1] == "| 2 | `pq4` | 2.08 | 0.097 [0.085, 0.108] | – | – |"
+    assert method_lines([]) == []
 
 
 @pytest.mark.parametrize(
