@@ -54,6 +54,7 @@ checkpoint decide_gate:
         ceiling=PATHS.ceiling,
         text=PATHS.scores("ceiling"),
         phase1=PATHS.scores("phase1"),
+        divergence=PATHS.divergence("phase1"),
         prompts=PATHS.data("gate"),
     output:
         decision=PATHS.gate("{k}", "decision"),
@@ -72,6 +73,7 @@ checkpoint decide_gate:
         code=code("gate.py"),
     shell:
         "exec {PYTHON} {SCRIPTS}/gate.py --ceiling {input.ceiling} --text {input.text} --phase1 {input.phase1}"
+        " --divergence {input.divergence}"
         " --prompts {input.prompts} --compress_dim {wildcards.k} {params.gate} {params.bootstrap} --decision {output.decision} --evidence {output.evidence} > {log} 2>&1"
 
 

@@ -156,9 +156,14 @@ class Decision(TypedDict):
 
 
 class Evidence(TypedDict):
-    """``evidence.json``: what the gate decided from."""
+    """``evidence.json``: what the gate decided from, and what it did not: KL and same top token at prompt positions.
+
+    These are None if nothing was measured.
+    """
 
     f1: IntervalRecord
+    kl: IntervalRecord | None
+    same_top: IntervalRecord | None
     f1_seed_deviation: float | None
     seeds: int
     difference_to_text: IntervalRecord
@@ -346,6 +351,7 @@ class MeasuredDimension(TypedDict):
     training: dict[str, TrainingLength]
     arms: dict[str, ArmVerdict]
     comparisons: dict[str, IntervalRecord]
+    kl_ratios: dict[str, IntervalRecord]
     reconstruction: dict[str, dict[str, Reconstruction | None]]
     predictive: Predictive | None
     harm_of_error: list[HarmOfError]

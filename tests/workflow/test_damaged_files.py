@@ -82,8 +82,13 @@ PROGRAMS: dict[str, tuple[str, list[str]]] = {
     "require_ceiling.py": (f"--ceiling {RESULTS}/ceiling.json --output out/allowed", [f"{RESULTS}/ceiling.json"]),
     "gate.py": (
         f"--ceiling {RESULTS}/ceiling.json --text {EVALUATION}/ceiling/scores.parquet --phase1"
-        f" {EVALUATION}/phase1/scores.parquet --compress_dim 8 {DECISION} --decision out/d --evidence out/e",
-        [f"{EVALUATION}/phase1/scores.parquet", f"{EVALUATION}/ceiling/scores.parquet", f"{RESULTS}/ceiling.json"],
+        f" {EVALUATION}/phase1/scores.parquet --divergence {EVALUATION}/phase1/divergence.parquet --compress_dim 8 {DECISION} --decision out/d --evidence out/e",
+        [
+            f"{EVALUATION}/phase1/scores.parquet",
+            f"{EVALUATION}/phase1/divergence.parquet",
+            f"{EVALUATION}/ceiling/scores.parquet",
+            f"{RESULTS}/ceiling.json",
+        ],
     ),
     "final_validation.py": (
         f"--root {RESULTS} --compress_dims 8 --seeds 0 --configuration c --command snakemake --resamples 200"

@@ -32,7 +32,7 @@ def test_findings_quote_the_verdict(finished: Workspace):
             assert re.search(rf"^\| `{arm}` \| ", text, re.MULTILINE)
         fvu = entry["reconstruction"][entry["chosen"]]["all"]["fvu"]
         assert re.search(rf"^\| `{entry['chosen']}` \| {entry['k']} \| {fvu:.3f} \| ", text, re.MULTILINE)
-    assert text.count("| difference in F1, points |") == len(DIMS)
+    assert text.count("| | difference in F1 (points) | KL at prompt positions, over the other's |") == len(DIMS)
 
 
 def test_failures_are_those_that_the_text_answers_and_the_chosen_arm_does_not(changed: Workspace):

@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ceiling", type=Path, required=True, help="the ceiling check's findings")
     parser.add_argument("--text", type=Path, required=True, help="scores of the ceiling's arms on gate")
     parser.add_argument("--phase1", type=Path, required=True, help="scores of Phase 1 on gate")
+    parser.add_argument("--divergence", type=Path, required=True, help="how far Phase 1 moves predictions on gate")
     parser.add_argument("--prompts", type=Path, required=True, help="prepared prompts of the split gate")
     parser.add_argument("--compress_dim", type=int, required=True, help="code dimension that is decided on")
     cli.add_settings(parser, Gate, "threshold", "failing", "force_phase2")
@@ -25,6 +26,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from latentwire.artefacts import read_measures
     from latentwire.data.prompts_table import read_prompts
     from latentwire.decisions.gate import decide_gate
     from latentwire.decisions.requirements import require_ceiling
@@ -37,10 +39,13 @@ def main() -> None:
     require_arms(text, arguments.text, {"text": None})
     require_arms(phase1, arguments.phase1, {"phase1": arguments.compress_dim})
     own = phase1[(phase1["arm"] == "phase1") & (phase1["k"] == arguments.compress_dim)]
+    moved = read_measures(arguments.divergence)
+    at_prompts = (moved["arm"] == "phase1") & (moved["k"] == arguments.compress_dim) & (moved["subset"] == "prompt")
     decision, evidence = decide_gate(
         require_ceiling(arguments.ceiling),
         text[text["arm"] == "text"].reset_index(drop=True),
         [table.reset_index(drop=True) for _, table in own.groupby("seed")],
+        moved[at_prompts],
         threshold=arguments.threshold,
         failing=arguments.failing,
         force_phase2=arguments.force_phase2,
@@ -49,7 +54,7 @@ def main() -> None:
     )
     write_json(arguments.evidence, evidence)
     write_json(arguments.decision, decision)
-    inputs = [arguments.ceiling, arguments.text, arguments.phase1, arguments.prompts]
+    inputs = [arguments.ceiling, arguments.text, arguments.phase1, arguments.divergence, arguments.prompts]
     write_provenance(arguments.decision, arguments, inputs, by_products=[arguments.evidence])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from latentwire.decisions.divergences import per_position
 from latentwire.decisions.thresholds import reaches
 from latentwire.errors import InputError
 from latentwire.evaluation.statistics import difference_interval, mean_interval, seed_summary
@@ -35,6 +36,7 @@ def decide_gate(
     ceiling: Ceiling,
     text: pd.DataFrame,
     phase1: list[pd.DataFrame],
+    divergence: pd.DataFrame,
     *,
     threshold: float,
     failing: float,
@@ -48,6 +50,7 @@ def decide_gate(
         ceiling: the ceiling check's findings.
         text: scores of the ``text`` arm.
         phase1: scores of the ``phase1`` arm, one table per seed.
+        divergence: sums per question of how far that arm moves predictions at prompt positions, rows of every seed.
         threshold: F1 at or above which Phase 2 is skipped, a fraction.
         failing: F1 below which Phase 1 counts as failing.
         force_phase2: run Phase 2 whatever the F1.
@@ -55,8 +58,8 @@ def decide_gate(
 
     Returns:
         The decision (``run_phase2`` and nothing else), and the evidence: F1 with its interval and seed deviation, the
-        difference to the ceiling, the thresholds, the ``reading`` (``validated``, ``partial``, ``failing``), whether
-        the interval straddles a threshold, and whether the decision was forced.
+        difference to the ceiling, KL and same top token, the thresholds, the ``reading`` (``validated``, ``partial``,
+        ``failing``), whether the interval straddles a threshold, and whether the decision was forced.
     """
     options = {"resamples": resamples, "seed": seed}
     scores, deviation = question_means(phase1)
@@ -74,8 +77,12 @@ def decide_gate(
         for limit in (threshold, failing)
         if interval.lower is not None and interval.upper is not None and interval.lower < limit <= interval.upper
     ]
+    moved = divergence.groupby(["id", "article"], sort=False)[["positions", "kl", "same_top"]].mean().reset_index()
+    measured = bool(moved["positions"].sum())
     evidence: Evidence = {
         "f1": interval.to_json(),
+        "kl": per_position(moved, "kl", **options) if measured else None,
+        "same_top": per_position(moved, "same_top", **options) if measured else None,
         "f1_seed_deviation": deviation,
         "seeds": len(phase1),
         "difference_to_text": difference.to_json(),

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from latentwire.arms_table import ordered_arms
+from latentwire.decisions.divergences import kl_ratio, per_position
 from latentwire.decisions.evidence import DimensionResults
 from latentwire.decisions.kept import codec_name
-from latentwire.evaluation.statistics import ratio_interval
-from latentwire.results import IntervalRecord, MethodAtRate
+from latentwire.results import MethodAtRate
 
 RATES = (1.0, 2.0, 4.0, 8.0)
 """Bits per table parameter."""
@@ -49,30 +49,13 @@ def methods(dimensions: Sequence[DimensionResults], *, resamples: int, seed: int
                 "bits": rate,
                 "codec": best,
                 "codec_bits": bits[best],
-                "kl": _interval(sums[best], "kl", "positions", bootstrap),
+                "kl": per_position(sums[best], "kl", **bootstrap),
                 "next_best": following,
                 "next_bits": None if following is None else bits[following],
-                "ratio": None if following is None else kl_ratio(sums[best], sums[following], bootstrap),
+                "ratio": None if following is None else kl_ratio(sums[best], sums[following], **bootstrap),
             }
         )
     return found
-
-
-def kl_ratio(a: pd.DataFrame, b: pd.DataFrame, bootstrap: dict[str, int]) -> IntervalRecord:
-    """KL of one arm over another's at the same positions, paired by question, with its interval over articles.
-
-    Args:
-        a, b: sums per question.
-        bootstrap: ``resamples`` and ``seed``.
-    """
-    both = a.merge(b, on=["id", "article", "positions"], suffixes=("_a", "_b"), validate="one_to_one")
-    assert len(a) == len(b) == len(both), "measured at different positions"
-    return _interval(both, "kl_a", "kl_b", bootstrap)
-
-
-def _interval(sums: pd.DataFrame, above: str, below: str, bootstrap: dict[str, int]) -> IntervalRecord:
-    values = (sums[name].to_numpy() for name in (above, below, "article"))
-    return ratio_interval(*values, **bootstrap).to_json()
 
 
 def _kl(sums: pd.DataFrame) -> float:

@@ -14,8 +14,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.arms_table import ALWAYS, ARMS, arm_row, ordered_arms
 from latentwire.commands import with_overrides
+from latentwire.decisions.divergences import kl_ratio, per_position
 from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.thresholds import reaches
@@ -55,6 +56,18 @@ from latentwire.results import (
 LATE_SHARE = 0.2
 # Codecs that are tried instead of a linear code: those that others use for embedding tables, at 1 to 4 bits.
 IN_USE = ("quant", "pq4", "pq6", "pq8", "int2_asymmetric", "int4")
+# Pairs of arms that isolate one variable each.
+COMPARED = (
+    ("phase1", "pca"),
+    ("phase1", "random"),
+    ("phase2", "phase1"),
+    ("phase2", "control"),
+    ("control", "phase1"),
+    ("distilled", "phase1"),
+    ("distilled", "control"),
+    ("distilled", "phase2"),
+    ("identity_ppl", "text"),
+)
 # A relative fall of the held-out FVU over the last fifth of the steps from which on longer training is tried first.
 LATE_GAIN = 0.05
 
@@ -154,12 +167,14 @@ def divergence_summary(
             continue
         change = sums.assign(log_likelihood_change=sums["log_likelihood"] - sums["log_likelihood_text"])
         found[subset] = {
-            "kl": _per_position(change, "kl", settings),
-            "same_top": _per_position(change, "same_top", settings),
+            "kl": per_position(change, "kl", **settings.bootstrap),
+            "same_top": per_position(change, "same_top", **settings.bootstrap),
             "positions": int(sums["positions"].sum()),
         }
         if subset == "answer":
-            found[subset]["log_likelihood_change"] = _per_position(change, "log_likelihood_change", settings)
+            found[subset]["log_likelihood_change"] = per_position(
+                change, "log_likelihood_change", **settings.bootstrap
+            )
     if OTHER_DOMAIN in found and "prompt" in found:
         other, prompt = (
             (own["kl"].to_numpy(), own["positions"].to_numpy(), own["article"].to_numpy())
@@ -171,28 +186,22 @@ def divergence_summary(
     return found or None
 
 
-def _per_position(sums: pd.DataFrame, column: str, settings: VerdictSettings) -> IntervalRecord:
-    values, positions = sums[column].to_numpy(), sums["positions"].to_numpy()
-    return ratio_interval(values, positions, sums["article"].to_numpy(), **settings.bootstrap).to_json()
-
-
 def comparisons(arms: dict[str, ArmScores], settings: VerdictSettings) -> dict[str, IntervalRecord]:
     """Paired F1 differences between the arms that isolate one variable each."""
-    pairs = [
-        ("phase1", "pca"),
-        ("phase1", "random"),
-        ("phase2", "phase1"),
-        ("phase2", "control"),
-        ("control", "phase1"),
-        ("distilled", "phase1"),
-        ("distilled", "control"),
-        ("distilled", "phase2"),
-        ("identity_ppl", "text"),
-    ]
     return {
         f"{a} - {b}": difference_interval(*_paired(arms[a], arms[b]), **settings.bootstrap).to_json()
-        for a, b in pairs
+        for a, b in COMPARED
         if a in arms and b in arms
+    }
+
+
+def kl_ratios(results: DimensionResults, settings: VerdictSettings) -> dict[str, IntervalRecord]:
+    """Of the same pairs, under the same names, the first one's KL at prompt positions over the second one's."""
+    moved = {arm: sums for (arm, subset), sums in results.divergence.items() if subset == "prompt"}
+    return {
+        f"{a} - {b}": kl_ratio(moved[a], moved[b], **settings.bootstrap)
+        for a, b in COMPARED
+        if a in moved and b in moved
     }
 
 
@@ -386,11 +395,15 @@ def instead(entry: MeasuredDimension, settings: VerdictSettings) -> NextStep:
         and own["rate"]["bits_per_parameter"] <= most
         and reaches(estimate_of(own["f1"]), entry["threshold"])
     }
-    others = settings.next_command(f"k{k}-codecs", {"compress_dims": [k], "evaluate": {"arms": list(IN_USE)}})
-    if not passing:
+    best = max(passing, key=lambda arm: passing[arm], default=None)
+    # With the codecs whose noise is compared with theirs: the configuration refuses noise of a codec that it lacks.
+    noisy = (arm_row(arm).error_of for arm in entry["arms"])
+    wanted = [arm for arm in (best, *IN_USE, *noisy) if arm in ARMS and arm not in ALWAYS]
+    arms = {"arms": list(dict.fromkeys(wanted))}
+    others = settings.next_command(f"k{k}-codecs", {"compress_dims": [k], "evaluate": arms})
+    if best is None:
         within = f"within the {most:.2f} bits per table parameter of {entry['chosen']}"
         return {"why": f"no codec that was evaluated reaches the threshold {within}; these may", "command": others}
-    best = max(passing, key=lambda arm: passing[arm])
     rate = entry["arms"][best]["rate"]
     assert rate is not None
     return {
@@ -447,6 +460,7 @@ def dimension_verdict(
         "training": {arm: _training_length(summaries[0]) for arm, summaries in results.summaries.items()},
         "arms": {arm: arm_verdict(arm, results, settings) for arm in results.arms},
         "comparisons": comparisons(results.arms, settings),
+        "kl_ratios": kl_ratios(results, settings),
         "reconstruction": _reconstruction_table(results),
         "predictive": predictive(results, settings.bootstrap),
         "harm_of_error": harm_of_error(results, settings.bootstrap),

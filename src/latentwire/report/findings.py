@@ -8,7 +8,14 @@ from latentwire.arms_table import arm_row, ordered_arms
 from latentwire.artefacts import read_json, read_parquet
 from latentwire.decisions.evidence import read_dimension
 from latentwire.layout import Layout
-from latentwire.report.verdict_text import divergence_table, f1_table, percent, predictive_lines, reconstruction_table
+from latentwire.report.verdict_text import (
+    comparisons_table,
+    divergence_table,
+    f1_table,
+    percent,
+    predictive_lines,
+    reconstruction_table,
+)
 from latentwire.results import VERDICT_KEYS, DimensionVerdict, Verdict
 
 EXAMPLES = 6
@@ -37,8 +44,7 @@ def findings(root: Path) -> str:
     ]
     for entry in verdict["entries"]:
         lines += ["", f"K = {entry['k']}, seeds {', '.join(map(str, entry['seeds']))}:", ""]
-        lines += ["| difference in F1, points | |", "|---|---|"]
-        lines += [f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()]
+        lines += comparisons_table(entry)
         lines += ["", *divergence_table(entry), "", *predictive_lines(entry), *reconstruction_table(entry)]
     return "\n".join([*lines, "", *_failures(paths, first)]) + "\n"
 

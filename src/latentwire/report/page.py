@@ -15,7 +15,7 @@ from latentwire.layout import Layout
 from latentwire.provenance import provenance_path
 from latentwire.report.figures import arms_figure, curves_figure, spectrum_figure
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
-from latentwire.report.verdict_text import data_name, kept_lines, model_name, percent
+from latentwire.report.verdict_text import TWO_RATES, data_name, gate_kl, kept_lines, model_name, percent
 from latentwire.results import VERDICT_KEYS, Verdict
 
 EXAMPLES = 8
@@ -54,6 +54,8 @@ def render_report(root: Path) -> str:
         versions=versions,
         times=_times(root),
         percent=percent,
+        gate_kl=gate_kl,
+        two_rates=TWO_RATES.replace("*", ""),
     )
 
 

@@ -6,18 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from latentwire.arms_table import arm_row, ordered_arms
+from latentwire.decisions.kept import codec_name
 from latentwire.decisions.methods import TOLERANCE
 from latentwire.results import (
     OTHER_DOMAIN,
     ArmVerdict,
     DimensionVerdict,
     Divergence,
+    Evidence,
     HarmOfError,
     IntervalRecord,
     MethodAtRate,
     SubsetF1,
     Verdict,
 )
+
+TWO_RATES = (
+    "This measures how well the language model tolerates errors in its input embeddings. Two rates: *bits per prompt "
+    "token* is what a code instead of a token would cost, which shortens no prompt: no code of a single token beats "
+    "the token's id. *Bits per table parameter* is what a codec stores of the embedding table, everything counted, "
+    "which is memory; a model whose output head is tied to the table saves nothing unless the head is compressed too."
+)
+"""What each rate is good for, as Markdown."""
 
 
 def percent(interval: IntervalRecord) -> str:
@@ -105,17 +115,17 @@ def divergence_table(entry: DimensionVerdict) -> list[str]:
     elsewhere = any(OTHER_DOMAIN in found for found in measured.values())
     lines = [
         f"The model's predictions on {first['questions']} questions with their reference answers, against those from "
-        "the uncompressed prompt:",
+        "the uncompressed prompt; the last columns by how often training saw the token that is read:",
         "",
         "| arm | bits per table parameter | KL, prompt (nats) | same top token, prompt % | KL, answer (nats) "
-        "| answer's log-likelihood (nats per token) | KL where training saw the token that is read "
-        f"0 / 1–9 / 10–99 / 100–999 / ≥ 1,000 times |{OTHER_HEADS if elsewhere else ''}",
-        f"|---|---|---|---|---|---|---|{'---|---|---|' if elsewhere else ''}",
+        "| answer's log-likelihood (nats per token) | KL, unseen token | seen 1–9 times | 10–99 | 100–999 | ≥ 1,000 "
+        f"|{OTHER_HEADS if elsewhere else ''}",
+        f"|---|---|---|---|---|---|---|---|---|---|---|{'---|---|---|' if elsewhere else ''}",
     ]
     for arm, found in measured.items():
         prompt, answer = found["prompt"], found["answer"]
         buckets = (found.get(name) for name in ("unseen", "1-9", "10-99", "100-999", "1000+"))
-        counts = " / ".join("–" if own is None else f"{own['kl']['estimate']:.3g}" for own in buckets)
+        counts = " | ".join("–" if own is None else value(own["kl"]) for own in buckets)
         lines.append(
             f"| `{arm}` | {rate(entry['arms'][arm])} | {value(prompt['kl'])} | {percent(prompt['same_top'])} | "
             f"{value(answer['kl'])} | {value(answer['log_likelihood_change'], '+')} | {counts} |"
@@ -213,13 +223,7 @@ def render_verdict(verdict: Verdict) -> str:
         lines += ["", "**Not confirmatory**: `final` had been read under another configuration before this one."]
     for warning in verdict["warnings"]:
         lines += ["", f"**Warning**: {warning}."]
-    lines += [
-        "",
-        "This measures how well the language model tolerates errors in its input embeddings. Two rates: *bits per "
-        "prompt token* is what a code instead of a token would cost; no code of a single token beats the token's "
-        "id. *Bits per table parameter* is what a codec stores of the embedding table, everything counted; a "
-        "model whose output head is tied to the table saves nothing unless the head is compressed too.",
-    ]
+    lines += ["", TWO_RATES]
     lines += ["", f"Next: {primary['next']['why']}."]
     if primary["next"]["command"]:
         lines += ["", f"    {primary['next']['command']}"]
@@ -239,14 +243,22 @@ def render_verdict(verdict: Verdict) -> str:
 def kept_lines(verdict: Verdict) -> list[str]:
     """Which codecs are shown to keep what share of the uncompressed text's F1, as Markdown lines."""
     lines: list[str] = []
+    retention = {
+        codec_name(arm, entry["k"]): percent(own["retention"])
+        for entry in verdict["entries"]
+        for arm, own in entry["arms"].items()
+    }
     for found in verdict["kept"]:
         share = f"{100 * found['share']:g}%"
-        shown = [f"`{name}` ({found['bits'][name]:.2f} bits, p = {found['p'][name]:.3f})" for name in found["shown"]]
-        others = [f"`{name}`" for name in found["bits"] if name not in found["shown"]]
+        shown = [
+            f"`{name}` {retention[name]} ({found['bits'][name]:.2f} bits, p = {found['p'][name]:.3f})"
+            for name in found["shown"]
+        ]
+        others = [f"`{name}` {retention[name]}" for name in found["bits"] if name not in found["shown"]]
         lines.append(
-            f"- Keeps {share} of the uncompressed text's F1? "
-            + (f"Shown for {', '.join(shown)}, of which the first is the cheapest. " if shown else "")
-            + (f"Not shown at {share}: {', '.join(others)}." if others else "")
+            f"- Keeps {share} of the uncompressed text's F1 (retention in %)? "
+            + (f"Shown for {'; '.join(shown)}, of which the first is the cheapest. " if shown else "")
+            + (f"Not shown at {share}: {'; '.join(others)}." if others else "")
         )
     text = verdict["entries"][0]["arms"]["text"]["f1"]
     if verdict["kept"] and (detectable := verdict["kept"][0]["detectable"]) is not None:
@@ -285,6 +297,22 @@ def method_lines(methods: Sequence[MethodAtRate]) -> list[str]:
     return lines
 
 
+def comparisons_table(entry: DimensionVerdict) -> list[str]:
+    """The arms that isolate one variable each: differences in F1 and, if it was measured, ratios of KL."""
+    lines = ["| | difference in F1 (points) | KL at prompt positions, over the other's |", "|---|---|---|"]
+    for name, difference in entry["comparisons"].items():
+        ratio = entry["kl_ratios"].get(name)
+        lines.append(f"| {name} | {percent(difference)} | {'–' if ratio is None else value(ratio)} |")
+    return lines
+
+
+def gate_kl(gate: Evidence) -> str:
+    """How far Phase 1 moves predictions on ``gate``, in words that follow its F1; nothing if it was not measured."""
+    if gate["kl"] is None or gate["same_top"] is None:
+        return ""
+    return f", KL {value(gate['kl'])} nats and same top token {percent(gate['same_top'])}% at prompt positions"
+
+
 def reconstruction_table(entry: DimensionVerdict) -> list[str]:
     """FVU on ``gate`` by how often the training prompts held the token type, as Markdown lines."""
     subsets = [name for name in next(iter(entry["reconstruction"].values())) if name not in ("all", "answer", "seen")]
@@ -309,7 +337,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
         f"## K = {entry['k']} ({entry['role']})",
         "",
         f"- {entry['wording']}",
-        f"- outcome `{entry['outcome']}`; gate: {gate['reading']} at F1 {percent(gate['f1'])}%"
+        f"- outcome `{entry['outcome']}`; gate: {gate['reading']} at F1 {percent(gate['f1'])}%{gate_kl(gate)}"
         + ("; the interval straddles a threshold" if gate["straddles"] else "")
         + ("; Phase 2 was forced" if gate["forced"] else "")
         + ("" if entry["agrees_with_gate"] else "; **`final` disagrees with the gate's decision**"),
@@ -355,9 +383,7 @@ def _entry_lines(entry: DimensionVerdict) -> list[str]:
         f"{100 * first['confidence']:.0f}% studentised bootstrap over articles, B = {first['resamples']}, "
         f"seed {first['seed']}; trained arms averaged over {entry['arms'][entry['chosen']]['seeds']} seed(s).",
         "",
-        "| difference in F1 (points) | |",
-        "|---|---|",
-        *(f"| {name} | {percent(value)} |" for name, value in entry["comparisons"].items()),
+        *comparisons_table(entry),
     ]
     lines += ["", *divergence_table(entry)]
     lines += ["", *predictive_lines(entry), *reconstruction_table(entry)]

@@ -26,9 +26,15 @@ def right_answers(share, seed=0):
     return scores(np.random.default_rng(seed).permutation(right).astype(float))
 
 
-def decide(*phase1, text=0.9, threshold=0.70, failing=0.50, force_phase2=False):
+def moved(kl):
+    """Measures of Phase 1 at 4 prompt positions a question, 3 with the same top token, one row per seed."""
+    rows = [scores(0.0)[["id", "article"]].assign(positions=4, kl=4 * own, same_top=3) for own in kl]
+    return pd.concat([pd.DataFrame(columns=["id", "article", "positions", "kl", "same_top"]), *rows])
+
+
+def decide(*phase1, kl=(), text=0.9, threshold=0.70, failing=0.50, force_phase2=False):
     return decide_gate(
-        CEILING, scores(text), list(phase1), threshold=threshold, failing=failing, force_phase2=force_phase2,
+        CEILING, scores(text), list(phase1), moved(kl), threshold=threshold, failing=failing, force_phase2=force_phase2,
         resamples=400, seed=0,
     )  # fmt: skip
 
@@ -96,6 +102,17 @@ def test_seeds_are_averaged_a_question_at_a_time():
     assert decision == {"run_phase2": False}
     assert evidence["difference_to_text"]["estimate"] == pytest.approx(0.7 - 0.9)
     assert decide(runs[0])[1]["f1_seed_deviation"] is None
+
+
+def test_how_far_phase_1_moves_predictions_is_evidence_alone():
+    _, evidence = decide(right_answers(0.7), kl=(0.4, 0.6))
+    assert evidence["kl"]["estimate"] == pytest.approx(0.5) and evidence["same_top"]["estimate"] == pytest.approx(0.75)
+    assert evidence["kl"]["questions"] == QUESTIONS
+    _, without = decide(right_answers(0.7))
+    assert without["kl"] is None and without["same_top"] is None
+    assert {name: value for name, value in evidence.items() if name not in ("kl", "same_top")} == {
+        name: value for name, value in without.items() if name not in ("kl", "same_top")
+    }
 
 
 def test_seeds_on_different_questions_are_refused():

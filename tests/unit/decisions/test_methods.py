@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from latentwire.decisions.methods import kl_ratio, methods
+from latentwire.decisions.divergences import kl_ratio
+from latentwire.decisions.methods import methods
 
 BOOTSTRAP = {"resamples": 400, "seed": 0}
 QUESTIONS = 100
@@ -53,7 +54,7 @@ def test_a_codec_alone_has_no_next_best_and_without_kl_nothing_is_said():
 def test_a_ratio_is_paired_by_question():
     a, b = moved(0.1, noise=0.5), moved(0.1, noise=0.5)
     twice = b.assign(kl=2 * b["kl"]).sample(frac=1, random_state=0)
-    ratio = kl_ratio(twice, a, BOOTSTRAP)
+    ratio = kl_ratio(twice, a, **BOOTSTRAP)
     assert ratio["estimate"] == pytest.approx(2) and ratio["standard_error"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(AssertionError, match="different positions"):
-        kl_ratio(a, b.iloc[1:], BOOTSTRAP)
+        kl_ratio(a, b.iloc[1:], **BOOTSTRAP)

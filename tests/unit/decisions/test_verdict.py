@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from latentwire.decisions.evidence import ArmScores, DimensionResults
 from latentwire.decisions.final_validation import _answer_warnings
 from latentwire.decisions.predictive import harm_of_error, predictive
 from latentwire.decisions.verdict import (
+    IN_USE,
     VerdictSettings,
     bits,
     comparisons,
@@ -29,7 +31,7 @@ from latentwire.decisions.verdict import (
     wording,
 )
 from latentwire.evaluation.statistics import Interval
-from latentwire.report.verdict_text import method_lines, origin, render_verdict
+from latentwire.report.verdict_text import method_lines, origin, percent, render_verdict
 from latentwire.settings import Evaluate
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +41,7 @@ SETTINGS = VerdictSettings(
     cosine=0.9, fvu=0.5, resamples=400, seed=0, experiment="demo",
     command=".venv/bin/snakemake --profile profiles/local --configfile config/demo.yaml", overrides={}, epochs=20, hidden=None,
 )  # fmt: skip
-GATE = {"threshold": 0.7, "failing": 0.5}
+GATE = {"threshold": 0.7, "failing": 0.5, "kl": None, "same_top": None}
 ORIGIN = {
     "model": {"path": "owner/model", "revision": "abc"},
     "data": {"source": "hub", "path": "owner/squad", "revision": "def", "train_file": None, "dev_file": None},
@@ -48,10 +50,6 @@ ORIGIN = {
     "warnings": ["2 of 60 questions of final were dropped: no part of the context fits"],
 }
 CEILING = {"passed": True, "override": False, "arms": {"text": {"f1": {"estimate": 0.9, "lower": None}}}}
-KEPT = {
-    "share": 0.99, "detectable": 0.031, "needed": 1027, "cheapest": "pq4", "shown": ["pq4", "int8"], "bits": {"pca:16": 2.1, "pq4": 2.08, "int8": 8.25},
-    "p": {"pca:16": 1.0, "pq4": 0.012, "int8": 0.002},
-}  # fmt: skip
 METHOD = {
     "bits": 2.0, "codec": "pq4", "codec_bits": 2.08, "kl": {"estimate": 0.097, "lower": 0.085, "upper": 0.108},
     "next_best": "rq8", "next_bits": 2.17, "ratio": {"estimate": 0.92, "lower": 0.9, "upper": 0.94},
@@ -153,6 +151,15 @@ def verdict_on(found, *, ceiling=CEILING, settings=SETTINGS):
     )  # fmt: skip
 
 
+def kept_at(k):
+    """What is shown of three of the codecs at a code dimension."""
+    pca, phase1, random = (f"{name}:{k}" for name in ("pca", "phase1", "random"))
+    return {
+        "share": 0.99, "detectable": 0.031, "needed": 1027, "cheapest": phase1, "shown": [phase1, random],
+        "bits": {pca: 2.1, phase1: 2.08, random: 8.25}, "p": {pca: 1.0, phase1: 0.012, random: 0.002},
+    }  # fmt: skip
+
+
 def page(*entries, confirmatory=True, ceiling=CEILING):
     correct_exploratory(list(entries))
     return render_verdict(
@@ -161,7 +168,7 @@ def page(*entries, confirmatory=True, ceiling=CEILING):
             "experiment": "demo",
             "confirmatory": confirmatory,
             "ceiling": ceiling,
-            "kept": [KEPT],
+            "kept": [kept_at(entries[0]["k"])],
             "methods": [METHOD],
             "entries": list(entries),
         }
@@ -437,6 +444,34 @@ def test_comparisons_isolate_one_variable_each():
     assert passed["phase1 - pca"]["estimate"] == pytest.approx(0.4)
 
 
+def test_ratios_of_kl_stand_beside_the_differences_in_f1():
+    entry = verdict_on(results())
+    # Of random, phase2 and control no KL was measured.
+    assert list(entry["kl_ratios"]) == ["phase1 - pca"]
+    assert entry["kl_ratios"]["phase1 - pca"]["estimate"] == pytest.approx(0.5 / 2.0)
+    text = page(entry)
+    assert f"| phase1 - pca | {percent(entry['comparisons']['phase1 - pca'])} | 0.25 |" in text
+    assert f"| phase2 - phase1 | {percent(entry['comparisons']['phase2 - phase1'])} | – |" in text
+
+
+def test_kl_by_training_count_has_intervals():
+    found = results()
+    found.divergence["pca", "1-9"] = moved(3.0)
+    (row,) = [line for line in page(verdict_on(found)).splitlines() if line.startswith("| `pca` | 2.00 (1 MB")]
+    unseen, few = row.split(" | ")[6:8]
+    assert unseen == "–" and few.startswith("3") and re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", few)
+
+
+def test_the_gates_kl_is_part_of_the_page():
+    found = results()
+    assert "same top token" not in page(verdict_on(found)).partition("gate: partial at F1 60.0%")[2].partition("\n")[0]
+    found.gate.update(
+        kl={"estimate": 0.5, "lower": 0.4, "upper": 0.6}, same_top={"estimate": 0.6, "lower": None, "upper": None}
+    )
+    said = "gate: partial at F1 60.0%, KL 0.5 [0.4, 0.6] nats and same top token 60.0% at prompt positions"
+    assert said in page(verdict_on(found))
+
+
 def test_retention_is_a_share_of_the_ceiling_and_above_the_floor():
     own = verdict_on(results(phase2=0.65))["arms"]["phase2"]
     assert own["retention"]["estimate"] == pytest.approx(0.65 / 0.9)
@@ -593,9 +628,13 @@ def test_a_ceiling_whose_answers_are_a_matter_of_form_is_warned_of():
 
 
 def test_the_page_says_which_codecs_keep_the_texts_f1_and_what_the_sample_can_show():
-    text = page(verdict_on(results()))
-    assert "Keeps 99% of the uncompressed text's F1? Shown for `pq4` (2.08 bits, p = 0.012), `int8` (8.25" in text
-    assert "of which the first is the cheapest. Not shown at 99%: `pca:16`." in text
+    entry = verdict_on(results())
+    text = page(entry)
+    kept = {arm: percent(entry["arms"][arm]["retention"]) for arm in ("pca", "phase1", "random")}
+    assert kept["phase1"].startswith("66.7 [") and len({*kept.values()}) == 3
+    shown = f"Shown for `phase1:16` {kept['phase1']} (2.08 bits, p = 0.012); `random:16` {kept['random']} (8.25 bits"
+    assert f"Keeps 99% of the uncompressed text's F1 (retention in %)? {shown}" in text
+    assert f"of which the first is the cheapest. Not shown at 99%: `pca:16` {kept['pca']}." in text
     assert "Holm's correction over 3 codecs. With these 200 questions in 25 articles, losses under 3.1 points" in text
 
 
@@ -623,10 +662,24 @@ def test_the_page_says_which_codec_to_take_at_which_rate():
 def test_a_failure_names_the_codec_that_passes_at_no_more_bits(shares, said):
     found = verdict_on(results(**shares))["instead"]
     assert found["why"].startswith(said)
-    assert (
-        """'evaluate={"arms": ["quant", "pq4",""" in found["command"]
-        and "experiment=demo-k16-codecs" in found["command"]
+    assert "experiment=demo-k16-codecs" in found["command"]
+    _, config = configuration_of(found["command"])
+    assert {*config["evaluate"]["arms"]} == {*IN_USE} | ({"pca"} if shares["pca"] > 0.7 else set())
+
+
+def test_the_command_of_a_failure_is_valid_with_noise_and_names_no_arm_that_runs_anyway():
+    found = results(pca=0.8)
+    found.arms["noise_rows_random"] = arm(0.1)
+    settings = dataclasses.replace(
+        SETTINGS, overrides={"evaluate": {"arms": ["pca", "random"], "noise_controls": {"random": 1}}}
     )
+    _, config = configuration_of(verdict_on(found, settings=settings)["instead"]["command"])
+    assert config["evaluate"]["arms"] == ["pca", *IN_USE, "random"]
+    assert config["evaluate"]["noise_controls"] == {"random": 1}
+    # The gate chose Phase 2, which fails, and Phase 1 reaches the threshold on final.
+    better = verdict_on(results(phase1=0.8, phase2=0.6))["instead"]
+    assert better["why"].startswith("phase1 reaches F1 80.0%")
+    assert configuration_of(better["command"])[1]["evaluate"]["arms"] == list(IN_USE)
 
 
 def test_more_bits_than_the_chosen_arms_are_no_answer_to_a_failure_and_a_success_needs_none():

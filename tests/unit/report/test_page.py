@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 
 from latentwire.arms_table import ARMS
 from latentwire.report.page import _template
 from latentwire.report.tables import Table, criteria_table, outcomes_table, scores_table, splits_table
-from latentwire.report.verdict_text import percent
+from latentwire.report.verdict_text import TWO_RATES, gate_kl, percent
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567-dirty"
 
@@ -31,7 +32,7 @@ def entry():
         "wording": "not validated: F1 50.0%",
         "f1": value(0.5),
         "agrees_with_gate": True,
-        "gate": {"reading": "failing", "f1": value(0.4), "straddles": []},
+        "gate": {"reading": "failing", "f1": value(0.4), "kl": value(3.2), "same_top": value(0.3), "straddles": []},
         "arms": {
             arm: own | {"counts": {"empty": 1, "length_capped": 2, "degenerate": 3, "wrapped": 4}} for arm in ARMS
         },
@@ -79,12 +80,26 @@ def page():
         versions=Table(("package", "version"), [("torch", "2.13.0")]),
         times=Table(("job", "seconds"), [("k16/predictions.jsonl", "1.5")], ("seconds",)),
         percent=percent,
+        gate_kl=gate_kl,
+        two_rates=TWO_RATES.replace("*", ""),
     )
 
 
 def test_it_names_model_data_date_and_commit(page):
     for name in ("owner/model at revision abc", "owner/squad at revision def", "2026-11-24", COMMIT):
         assert name in page
+
+
+def test_it_says_what_each_rate_is_good_for_in_the_readmes_words(page):
+    said = TWO_RATES.replace("*", "")
+    assert said in unescape(page)
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    assert TWO_RATES in " ".join(readme.split())
+
+
+def test_the_gates_kl_stands_beside_its_f1(page):
+    said = "KL 3.2 [3.18, 3.22] nats and same top token 30.0 [28.0, 32.0]% at prompt positions"
+    assert f"Gate: failing at F1 40.0 [38.0, 42.0]%, {said}." in page
 
 
 def test_every_arm_has_its_legend(page):
