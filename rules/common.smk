@@ -49,6 +49,8 @@ if workflow.is_main_process:
     for fault in faults(PATHS.root, most=SMALL_BYTES)[0]:
         logger.warning(str(fault))
 OWN_CODECS = {name: Path(file) for name, file in config["codecs"].items()}
+# Whether it fits behind the longest prompt: a check that changes no prompt, so another cap reruns nothing.
+LONGEST_ANSWER = f"--max_new_tokens {config['evaluate']['max_new_tokens']}"
 CODEC_FILES = ("codes.safetensors", "decoder.safetensors", "config.json")
 
 

@@ -24,7 +24,7 @@ rule prepare_data:
         folder=f"{PATHS.root}/data",
     shell:
         "exec {PYTHON} {SCRIPTS}/prepare_data.py {params.model} {params.prompt} {params.data}"
-        " --threads {threads} --output {params.folder} > {log} 2>&1"
+        " {LONGEST_ANSWER} --threads {threads} --output {params.folder} > {log} 2>&1"
 
 
 rule count_tokens:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentwire.errors import InputError
+from latentwire.errors import InputError, said
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -19,25 +20,101 @@ if TYPE_CHECKING:
 EMBEDDING_SCALES = ("embedding_multiplier", "embedding_scale", "scale_emb", "scale_embedding")
 # How they say that logits are rescaled behind the output head.
 LOGIT_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+# How they call the longest sequence, with its answer.
+CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+# How they call the width of their embeddings; some have another one behind it.
+WIDTHS = ("word_embed_proj_dim", "hidden_size", "n_embd", "n_embed", "d_model")
+# Under which they say that the weights are stored in a quantised form.
+QUANTISED = ("quantization_config", "compression_config")
 ANOTHER = "choose another model (model.path)"
 
 
-def refusals(config: Mapping[str, Any]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Lengths:
+    """The longest prompt that a model is to read and the longest answer that it is to write behind it, in tokens."""
+
+    prompt: int
+    answer: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a model has found.
+
+    Attributes:
+        table: name of the input embeddings' parameter.
+        prefix: of the base model in the names of parameters, which checkpoints may leave out.
+        width: of the embeddings, D.
+    """
+
+    table: str
+    prefix: str
+    width: int
+
+
+def refusals(config: Mapping[str, Any], lengths: Lengths | None = None) -> Iterator[str]:
     """Why a model with this configuration can't serve; nothing if its class decides.
 
     Args:
         config: as in ``config.json``.
+        lengths: of what it is to serve, if they are known.
     """
     kind = config.get("model_type")
+    yield from _malformed(config)
     if config.get("is_encoder_decoder") is True:
         yield f"{kind} has an encoder; the experiment is about decoders alone: {ANOTHER}"
-    nested = config.get("text_config")
-    for part in (config, nested) if isinstance(nested, Mapping) else (config,):
+    for part in _parts(config):
+        for name in QUANTISED:
+            if part.get(name):
+                yield f"{kind} is a quantised checkpoint ({name}), not supported: take the one that it was made from"
         if "gemma" in str(part.get("model_type")) or any(_rescales(part.get(name)) for name in EMBEDDING_SCALES):
             yield f"{kind} rescales embeddings after the look-up, which is not supported: {ANOTHER}"
         for name in LOGIT_SCALES:
             if _rescales(part.get(name)):
                 yield f"{kind} rescales its logits ({name}), which Phase 2 does not support: {ANOTHER}"
+    if lengths is not None and (misfit := does_not_fit(lengths, declared_context(config))):
+        yield misfit
+
+
+def does_not_fit(lengths: Lengths, context: int | None) -> str:
+    """What is wrong with a prompt and an answer of these lengths in a context; empty if nothing is.
+
+    Behind its context a model has no positions, or such that it was never trained on.
+    """
+    if context is None or lengths.prompt + lengths.answer <= context:
+        return ""
+    return (
+        f"a prompt of {lengths.prompt} tokens (data.max_prompt_tokens) and an answer of {lengths.answer} "
+        f"(evaluate.max_new_tokens) do not fit into the model's context of {context} tokens: lower one of them"
+    )
+
+
+def declared_context(config: Mapping[str, Any]) -> int | None:
+    """The longest sequence that a model's configuration declares, in tokens; None if it does not."""
+    return _declared(config, CONTEXTS)
+
+
+def declared_width(config: Mapping[str, Any]) -> int | None:
+    """The width of the embeddings that a model's configuration declares; None if it does not."""
+    return _declared(config, WIDTHS)
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A configuration, and those of the decoder that it may hold."""
+    yield config
+    yield from (part for name in ("text_config", "decoder") if isinstance(part := config.get(name), Mapping))
+
+
+def _declared(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    values = (part.get(name) for part in _parts(config) for name in names)
+    return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def _malformed(config: Mapping[str, Any]) -> Iterator[str]:
+    for part in _parts(config):
+        for name in (*CONTEXTS, *WIDTHS):
+            if (value := part.get(name)) is not None and type(value) is not int:
+                yield f"{name} should be a whole number, not {value!r:.80}: mend its config.json, or {ANOTHER}"
 
 
 def _rescales(setting: Any) -> bool:
@@ -45,29 +122,34 @@ def _rescales(setting: Any) -> bool:
     return setting is True or setting not in (None, False, 1)
 
 
-def table_parameter(config: PretrainedConfig) -> tuple[str, str]:
-    """Where a causal language model keeps its input embeddings: the parameter's name, and its base model's prefix.
+def look_at(config: PretrainedConfig, lengths: Lengths | None = None) -> Look:
+    """What a causal language model can serve, from its configuration and its class.
 
     The model is built without memory for its weights.
 
+    Args:
+        config: the model's.
+        lengths: of what it is to serve, if they are known.
+
     Raises:
-        InputError: the class can't serve; says what it lacks.
+        InputError: it can't serve; says what it lacks.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if (refused := next(refusals(config.to_dict(), lengths), None)) is not None:
+        raise InputError(refused)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # no such class, missing packages, sizes that do not fit: whatever its code hits first
-        said = str(error).strip().split("\n", 1)[0][:200]
         raise InputError(
-            f"{config.model_type} can't be built as a causal language model ({said}): {ANOTHER}"
+            f"{config.model_type} can't be built as a causal language model ({said(error)}): {ANOTHER}"
         ) from None
     require_served(model)
     table = model.get_input_embeddings()
     own = next(own for own, parameter in model.named_parameters() if parameter is table.weight)
-    return own, model.base_model_prefix
+    return Look(own, model.base_model_prefix, table.weight.shape[1])
 
 
 def require_served(model: Any) -> None:

@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from latentwire.abilities import refusals
+from latentwire.abilities import Lengths, declared_width, refusals
 from latentwire.arms_table import ALWAYS, ARMS
 from latentwire.settings import Configuration, Section, section_of, wanted
 
@@ -173,36 +173,17 @@ def _passage_problems(file: Path) -> Iterator[str]:
 
 def _model_problems(config: Config, directory: Path) -> Iterator[str]:
     """What a local model's configuration says against the experiment."""
-    data = config["data"]
     try:
         local = model_config(directory)
     except (OSError, ValueError, RecursionError) as error:
         yield f"model.path: {directory / 'config.json'} can't be read: {_shortened.repr(str(error))}"
         return
-    yield from (f"model.path: {refused}" for refused in refusals(local))
-    width = next((own for name in ("hidden_size", "n_embd") if isinstance(own := local.get(name), int)), None)
+    lengths = Lengths(config["data"]["max_prompt_tokens"], config["evaluate"]["max_new_tokens"])
+    yield from (f"model.path: {refused}" for refused in refusals(local, lengths))
+    width = declared_width(local)
     for k in config["compress_dims"]:
         if width and k > width:
             yield f"compress_dims: {k} is larger than the model's embedding dimension, {width}"
-    limit = declared_context(local)
-    if limit and data["max_prompt_tokens"] + config["evaluate"]["max_new_tokens"] > limit:
-        yield (
-            f"data.max_prompt_tokens: {data['max_prompt_tokens']} and evaluate.max_new_tokens "
-            f"{config['evaluate']['max_new_tokens']} do not fit into the model's context of {limit} tokens"
-        )
-
-
-# How models' configurations call the longest sequence, with its answer.
-_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
-
-
-def declared_context(config: Mapping[str, Any]) -> int | None:
-    """The longest sequence that a model's configuration declares, in tokens; None if it does not."""
-    for part in (config, config.get("text_config") or {}, config.get("decoder") or {}):
-        for name in _CONTEXT:
-            if isinstance(part, Mapping) and isinstance(value := part.get(name), int) and value > 0:
-                return value
-    return None
 
 
 def model_config(directory: Path) -> dict[str, Any]:

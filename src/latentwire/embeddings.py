@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from latentwire.abilities import table_parameter
 from latentwire.errors import InputError
-from latentwire.lm import fetch, load_config
+from latentwire.lm import fetch, look
 
 
 def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
@@ -26,7 +25,8 @@ def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
         InputError: the model is out of reach, can't serve (:mod:`latentwire.abilities`), has no readable safetensors,
             or keeps its embeddings under an unknown name.
     """
-    return read_parameter(model, revision, *table_parameter(load_config(model, revision)), "input embeddings")
+    found = look(model, revision)
+    return read_parameter(model, revision, found.table, found.prefix, "input embeddings")
 
 
 def read_parameter(model: str, revision: str | None, own: str, prefix: str, what: str) -> torch.Tensor:

@@ -10,8 +10,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from latentwire.abilities import refusals
-from latentwire.configuration import content_identity, declared_context
+from latentwire.abilities import Lengths, Look, declared_context, look_at, refusals, require_served
+from latentwire.configuration import content_identity
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
 
@@ -97,6 +97,22 @@ def context_length(model: str, revision: str | None = None) -> int:
     return declared_context(load_config(model, revision).to_dict()) or 2**31
 
 
+def look(model: str, revision: str | None = None, lengths: Lengths | None = None) -> Look:
+    """What the model can serve, from its configuration and its class; no weight is read or downloaded.
+
+    Args:
+        model, revision: local model directory, or name on the hub with a commit.
+        lengths: of the prompts and answers that it is to serve, if they are known.
+
+    Raises:
+        InputError: it is out of reach or unusable, or can't serve.
+    """
+    try:
+        return look_at(load_config(model, revision), lengths)
+    except InputError as error:
+        raise error if repr(model) in str(error) else InputError(f"{model!r}: {error}") from None
+
+
 def load_model(model: str, revision: str | None, dtype: str, device: torch.device) -> Any:
     """The frozen model in evaluation mode, without gradients on its weights.
 
@@ -132,6 +148,7 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
     broken = [name for name, own in loaded.named_parameters() if not own.sum(dtype=torch.float32).isfinite()]
     if broken:
         raise InputError(f"{model!r} (model.path): weights are not finite in {dtype}: {', '.join(broken[:5])}")
+    require_served(loaded)
     if loaded.config._attn_implementation == "sdpa":
         loaded.set_attn_implementation(ROWS_NOT_EMPTY)
     return loaded.to(device).eval().requires_grad_(False)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from latentwire.abilities import Lengths
 from latentwire.arms import ArmInputs
 from latentwire.arms_table import Variant
 from latentwire.codecs.families import load_codec
@@ -31,7 +32,7 @@ from latentwire.evaluation.rows import split_rows_of
 from latentwire.evaluation.scores import score_predictions, summarise_arm
 from latentwire.evaluation.store import AnswerStore, decoding_identity
 from latentwire.files import write_json
-from latentwire.lm import DTYPES, load_model, load_tokenizer
+from latentwire.lm import DTYPES, load_model, load_tokenizer, look
 from latentwire.resuming.work import Work
 from latentwire.settings import Model
 from latentwire.table import load_table, save_table
@@ -50,7 +51,7 @@ def prepare_inputs(
     *,
     samples: int,
     eval_samples: int,
-    max_prompt_tokens: int,
+    lengths: Lengths,
     compress_dim: int,
     work: Work,
 ) -> CodecTrainingFiles:
@@ -63,7 +64,7 @@ def prepare_inputs(
         output: folder of the run.
         samples: training prompts.
         eval_samples: held-out prompts.
-        max_prompt_tokens: longest prompt; longer ones are trimmed.
+        lengths: of prompts, longer ones of which are trimmed, and answers.
         compress_dim: K.
         work: asked between two of the steps whether to stop.
 
@@ -80,20 +81,19 @@ def prepare_inputs(
         codec=folder / "pca",
         output=output,
     )
+    found = look(model.path, model.revision, lengths)
+    if compress_dim > found.width:
+        raise InputError(f"--compress_dim {compress_dim} is more than the model's dimension, {found.width}")
     renderer = PromptRenderer(
         load_tokenizer(model.path, model.revision), model.prompt_style, model.system_prompt, model.template_arguments
     )
     table_VD = read_embeddings(model.path, model.revision)
-    if compress_dim > table_VD.shape[1]:
-        raise InputError(f"--compress_dim {compress_dim} is more than the model's dimension, {table_VD.shape[1]}")
     rows = _source_rows(data, data_revision)
     seen: np.ndarray | None = None
     for name, path, count in (("train", files.train, samples), ("held_out", files.held_out, eval_samples)):
         work.check()
         chosen = sample_rows(rows[name], count, seed=0, name=name)
-        frame, notes = prepare_split(
-            name, chosen, renderer, max_prompt_tokens=max_prompt_tokens, on_long_prompt="trim"
-        )
+        frame, notes = prepare_split(name, chosen, renderer, max_prompt_tokens=lengths.prompt, on_long_prompt="trim")
         log.info("%s: %d prompts, %d trimmed or dropped", name, len(frame), len(notes))
         if seen is None:  # train comes first
             seen = np.unique(np.concatenate(list(frame["input_ids"])))

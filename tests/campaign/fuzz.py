@@ -123,7 +123,11 @@ def question_file(folder: Path, renderer: PromptRenderer, generator: random.Rand
 def use(file: Path, renderer: PromptRenderer) -> None:
     """What later stages do with a split."""
     prompts = read_prompts(file)
-    assert sum(1 for _ in iterate_prompt_ids(file)) == len(forced_prompts(prompts, renderer.tokenizer)) == len(prompts)
+    assert (
+        sum(1 for _ in iterate_prompt_ids(file))
+        == len(forced_prompts(prompts, renderer.tokenizer, 512))
+        == len(prompts)
+    )
     told = zip(prompts["id"], prompts["article"], prompts["answers"], strict=True)
     answered = [
         {"arm": "text", "k": None, "seed": None, "id": own, "article": article, "prediction": answers[0]}

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from latentwire.abilities import refusals, table_parameter
+from latentwire.abilities import Lengths, does_not_fit, look_at, refusals
 from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError
 from latentwire.evaluation.divergence import DivergenceReader
@@ -38,8 +38,8 @@ def config(kind, **own):
     ],
 )
 def test_a_decoder_says_where_its_table_is_and_the_table_is_read_from_a_checkpoint(kind, own, name, tmp_path):
-    found, prefix = table_parameter(config(kind, **own))
-    assert found == name and name.startswith(prefix)
+    found = look_at(config(kind, **own))
+    assert (found.table, found.width) == (name, 32) and name.startswith(found.prefix)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(kind, **own))
     model.save_pretrained(tmp_path)
@@ -62,7 +62,7 @@ def test_the_look_takes_no_memory_for_weights():
         num_attention_heads=64, num_key_value_heads=8, head_dim=128,
     )  # fmt: skip
     start = time.monotonic()
-    assert table_parameter(huge)[0] == "model.embed_tokens.weight"
+    assert look_at(huge).table == "model.embed_tokens.weight"
     assert time.monotonic() - start < 60
 
 
@@ -71,13 +71,13 @@ def test_the_look_takes_no_memory_for_weights():
     [
         ("falcon_h1", {"mamba_d_ssm": 64, **MAMBA}, "generates from token ids alone"),
         ("llama4_text", LLAMA4, "does not tell its layers from its output head"),
-        ("t5", {"d_model": 32, "num_layers": 1, "num_heads": 4}, "can't be built as a causal language model"),
+        ("t5", {"d_model": 32, "num_layers": 1, "num_heads": 4}, "t5 has an encoder"),
         ("vit", {"image_size": 8}, "can't be built as a causal language model"),
     ],
 )
 def test_a_class_that_cannot_serve_is_refused_in_one_line_with_what_it_lacks(kind, own, said):
     with pytest.raises(InputError, match=said) as refused:
-        table_parameter(config(kind, **own))
+        look_at(config(kind, **own))
     assert "choose another model (model.path)" in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -100,12 +100,33 @@ def test_who_reads_hidden_states_refuses_a_model_without_layers_of_its_own(reade
         ({"model_type": "gemma2", "final_logit_softcapping": 30.0}, "rescales embeddings"),
         ({"model_type": "other", "text_config": {"scale_emb": 12}}, "other rescales embeddings"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "has an encoder"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "quantised checkpoint"),
+        ({"text_config": {"quantization_config": {"load_in_4bit": True}}}, "quantised checkpoint"),
+        ({"hidden_size": "64"}, "hidden_size should be a whole number, not '64'"),
+        ({"max_position_embeddings": 64.0}, "max_position_embeddings should be a whole number, not 64.0"),
+        ({"text_config": {"n_positions": [1]}}, r"n_positions should be a whole number, not \[1\]"),
+        ({"n_embed": "x" * 10_000}, r"n_embed should be a whole number, not 'x{10,80}: mend its config.json"),
     ],
 )
 def test_a_configuration_that_cannot_serve_is_refused(content, said):
     assert re.search(said, next(refusals(content)))
 
 
-def test_neutral_scales_and_text_where_numbers_belong_are_no_refusal():
+@pytest.mark.parametrize("content", [{"n_positions": 96}, {"text_config": {"max_position_embeddings": 96}}])
+def test_the_longest_prompt_and_its_answer_have_to_fit_into_the_context(content):
+    assert not list(refusals(content, Lengths(88, 8)))
+    (refused,) = refusals(content, Lengths(89, 8))
+    assert "a prompt of 89 tokens" in refused and "answer of 8" in refused and "context of 96 tokens" in refused
+    assert refused == does_not_fit(Lengths(89, 8), 96) and not does_not_fit(Lengths(10**6, 8), None)
+
+
+def test_the_look_asks_for_lengths_too():
+    assert look_at(config("llama"), Lengths(120, 8)).width == 32
+    with pytest.raises(InputError, match="context of 128 tokens"):
+        look_at(config("llama"), Lengths(121, 8))
+
+
+def test_neutral_scales_and_what_is_not_declared_are_no_refusal():
     neutral = {"model_type": "llama", "logit_scale": None, "logits_scaling": 1.0, "scale_embedding": False}
+    neutral |= {"max_position_embeddings": -1, "hidden_size": None, "quantization_config": None}
     assert not list(refusals(neutral)) and not list(refusals({"text_config": "none"}))

@@ -154,16 +154,17 @@ def test_what_just_fits_together():
         checked(configured(*arguments), ROOT)
 
 
-@pytest.mark.parametrize("width_key", ["hidden_size", "n_embd"])
+@pytest.mark.parametrize("width_key", ["hidden_size", "n_embd", "n_embed", "d_model", "text_config"])
 def test_a_local_models_dimension_and_context_are_known(tmp_path, width_key):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text(json.dumps({width_key: 64, "max_position_embeddings": 288}))
+    width = {"text_config": {"hidden_size": 64}} if width_key == "text_config" else {width_key: 64}
+    (tmp_path / "model/config.json").write_text(json.dumps(width | {"max_position_embeddings": 288}))
     local = ["model={path: ./model}", "data={max_prompt_tokens: 256}"]
     checked(configured(*local, "compress_dims=[64, 8]"), tmp_path)
     too_large = problems_of(configured(*local, "compress_dims=[8, 65]"), tmp_path)
     assert "compress_dims: 65 is larger than the model's embedding dimension, 64" in too_large
     too_long = problems_of(configured(*local, "compress_dims=[8]", "evaluate={max_new_tokens: 33}"), tmp_path)
-    assert "256 and evaluate.max_new_tokens 33 do not fit into the model's context of 288 tokens" in too_long
+    assert "an answer of 33 (evaluate.max_new_tokens) do not fit into the model's context of 288 tokens" in too_long
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,7 @@ def test_a_local_models_dimension_and_context_are_known(tmp_path, width_key):
         ("{", "can't be read"),
         ("[1]", "a list instead of an object"),
         ('{"is_encoder_decoder": true}', "has an encoder"),
+        ('{"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}', "quantised checkpoint"),
         ('{"model_type": "cohere", "logit_scale": 0.0625}', "rescales its logits (logit_scale)"),
         ("a folder", "can't be read"),
         ("a link to itself", "can't be read"),
@@ -195,10 +197,12 @@ def test_a_local_model_that_cannot_serve_is_refused_before_anything_runs(tmp_pat
     assert "model.path: " in message and said in message and len(message) < 400
 
 
-def test_text_where_a_models_numbers_belong_is_not_compared(tmp_path):
+def test_text_where_a_models_numbers_belong_is_refused(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"hidden_size": "many", "max_position_embeddings": [1]}')
-    checked(configured("model={path: ./model}"), tmp_path)
+    message = problems_of(configured("model={path: ./model}"), tmp_path)
+    assert "hidden_size should be a whole number, not 'many'" in message
+    assert "max_position_embeddings should be a whole number, not [1]" in message
 
 
 @pytest.mark.parametrize("name", ["-x", "a\nb", "a\n", "\0", " ", "", "x" * 1001, "\ud800"])

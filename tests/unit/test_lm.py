@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from latentwire import lm
-from latentwire.configuration import declared_context
+from latentwire.abilities import declared_context
 from latentwire.device import choose_device, described
 from latentwire.embeddings import read_embeddings
 from latentwire.errors import InputError

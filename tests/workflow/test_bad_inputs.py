@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 from workspace import RESULTS, SCRIPTS, Ended, Workspace
 
 from latentwire.commands import typed
+from latentwire.configuration import model_config
 from latentwire.data.corpus import generate_corpus
 
 pytestmark = pytest.mark.workflow
@@ -93,6 +95,21 @@ def test_a_prompt_that_is_too_long(prepare: Callable[..., Ended], tmp_path: Path
     assert "of split 'gate': its prompt has" in ended.error
     assert "data.max_prompt_tokens is 40" in ended.error and "data.on_long_prompt to 'trim'" in ended.error
     assert not (tmp_path / "data/manifest.json").exists()
+
+
+def test_a_prompt_that_leaves_no_room_for_the_answer(prepare: Callable[..., Ended], reader: Path, tmp_path: Path):
+    context = model_config(reader)["max_position_embeddings"]
+    ended = prepare(CORPUS, DEVELOPMENT, tokens=context - 31)
+    assert ended.code == 1 and "answer of 32 (evaluate.max_new_tokens) do not fit" in ended.error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_model_that_reads_no_embeddings(prepare: Callable[..., Ended], tmp_path: Path):
+    """By its class, which the configuration does not tell."""
+    AutoConfig.for_model("falcon_h1", vocab_size=64).save_pretrained(tmp_path / "model")
+    ended = prepare(CORPUS, DEVELOPMENT, model=tmp_path / "model")
+    assert ended.code == 1 and "generates from token ids alone" in ended.error
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_model_that_is_not_there(prepare: Callable[..., Ended], tmp_path: Path):

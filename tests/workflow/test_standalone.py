@@ -67,6 +67,13 @@ def test_a_single_file_is_cut_by_article(reader: Path, tmp_path: Path):
     assert train and held_out and not train & held_out
 
 
+def test_prompts_that_leave_no_room_for_answers_are_refused_before_anything_is_read(reader: Path, tmp_path: Path):
+    done = by_itself(reader, tmp_path, "--max_prompt_tokens", "510", "--max_new_tokens", "3")
+    assert done.returncode == 1 and done.stderr.startswith("train_adapter_only.py: error: ")
+    assert "an answer of 3 (evaluate.max_new_tokens) do not fit into the model's context of 512" in done.stderr
+    assert not (tmp_path / "run/inputs").exists()
+
+
 def test_a_folder_whose_files_share_an_article_is_refused(reader: Path, tmp_path: Path):
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         (tmp_path / name).write_text(json.dumps(generate_corpus(3, 5)))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from latentwire import cli
-from latentwire.settings import Data, Model
+from latentwire.settings import Data, Evaluate, Model
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -15,6 +15,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_settings(parser, Model, "prompt_style", "system_prompt", "template_arguments")
     cli.add_settings(parser, Data, *(name for name in Data.model_fields if name != "revision"))
     cli.add_settings(parser, Data, "revision", prefix="data_")
+    cli.add_settings(parser, Evaluate, "max_new_tokens")
     parser.add_argument("--output", type=Path, required=True, help="folder for the splits and the manifest")
     return parser.parse_args()
 
@@ -22,18 +23,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     cli.set_threads(arguments.threads)
+    from latentwire.abilities import Lengths
     from latentwire.data.prepare import prepare
     from latentwire.data.prompts import PromptRenderer
-    from latentwire.errors import InputError
     from latentwire.files import write_json
-    from latentwire.lm import context_length, load_tokenizer
+    from latentwire.lm import load_tokenizer, look
     from latentwire.provenance import write_provenance
 
-    limit = context_length(arguments.model, arguments.revision)
-    if arguments.max_prompt_tokens > limit:
-        raise InputError(
-            f"data.max_prompt_tokens {arguments.max_prompt_tokens} is more than the model's context, {limit} tokens"
-        )
+    look(arguments.model, arguments.revision, Lengths(arguments.max_prompt_tokens, arguments.max_new_tokens))
     given = {"revision": arguments.data_revision}
     settings = Data.model_validate({name: getattr(arguments, name) for name in Data.model_fields} | given)
     tokenizer = load_tokenizer(arguments.model, arguments.revision)

@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     source.add_argument("--data_revision", help="commit of the data set on the hub")
     source.add_argument("--eval_samples", type=int, default=200, help="questions of the F1 at the end")
-    cli.add_settings(source, Data, "max_prompt_tokens", max_prompt_tokens=512)
+    cli.add_settings(source, Data, "max_prompt_tokens", max_prompt_tokens=480)
     cli.add_settings(source, Evaluate, "max_new_tokens")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     cli.add_stop_arguments(parser)
@@ -68,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def train(arguments: argparse.Namespace, work: Work) -> None:
     """Prepare, train, write the adapter and its record, and report F1."""
+    from latentwire.abilities import Lengths
     from latentwire.device import choose_device, described
     from latentwire.errors import InputError
     from latentwire.provenance import write_provenance
@@ -85,7 +86,7 @@ def train(arguments: argparse.Namespace, work: Work) -> None:
         arguments.output,
         samples=arguments.samples,
         eval_samples=arguments.eval_samples,
-        max_prompt_tokens=arguments.max_prompt_tokens,
+        lengths=Lengths(arguments.max_prompt_tokens, arguments.max_new_tokens),
         compress_dim=arguments.compress_dim,
         work=work,
     )

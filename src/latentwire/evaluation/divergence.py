@@ -66,12 +66,19 @@ class ForcedPrompt:
         return np.flatnonzero(self.measured)
 
 
-def forced_prompts(prompts: pd.DataFrame, tokenizer: Any) -> list[ForcedPrompt]:
-    """Each prompt with its first reference answer, behind a space if the prompt does not end with white space."""
+def forced_prompts(prompts: pd.DataFrame, tokenizer: Any, limit: int) -> list[ForcedPrompt]:
+    """Each prompt with its first reference answer, behind a space if the prompt does not end with white space.
+
+    Args:
+        prompts: prepared.
+        tokenizer: the model's.
+        limit: the model's context, in tokens; of a reference that does not fit the beginning is read.
+    """
     forced = []
     for row in prompts.to_dict("records"):
         space = "" if tokenizer.decode(row["input_ids"][-4:])[-1:].isspace() else " "
         answer = tokenizer(space + row["answers"][0].strip(), add_special_tokens=False)["input_ids"]
+        answer = answer[: limit - len(row["input_ids"])]
         forced.append(
             ForcedPrompt(np.asarray(row["input_ids"]), np.asarray(row["label_mask"]), np.array(answer, dtype=np.int64))
         )

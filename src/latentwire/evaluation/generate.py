@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from latentwire.abilities import Lengths, declared_context, does_not_fit
 from latentwire.attention import attends_by_position, takes_positions
+from latentwire.errors import InputError
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
@@ -135,7 +137,8 @@ def padding_is_harmless(model: Any) -> bool:
     """
     rows = model.get_input_embeddings().weight.shape[0]
     device = model.get_input_embeddings().weight.device
-    short_L, long_L = (torch.arange(1, count + 1, device=device) * 7919 % rows for count in PROBE_TOKENS)
+    most = declared_context(model.config.to_dict()) or max(PROBE_TOKENS)
+    short_L, long_L = (torch.arange(1, min(count, most) + 1, device=device) * 7919 % rows for count in PROBE_TOKENS)
     ids_BL, mask_BL = torch.zeros(2, 2, len(long_L), dtype=torch.int64, device=device)
     for row, ids_L in enumerate((short_L, long_L)):
         ids_BL[row, -len(ids_L) :], mask_BL[row, -len(ids_L) :] = ids_L, 1
@@ -143,6 +146,21 @@ def padding_is_harmless(model: Any) -> bool:
     padded_V = model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False, **told).logits[0, -1].float()
     alone_V = model(input_ids=short_L[None], use_cache=False).logits[0, -1].float()
     return bool((padded_V - alone_V).norm() <= PROBE_TOLERANCE * (alone_V - alone_V.mean()).norm())
+
+
+def require_fit(prompts: Iterable[Sequence[int] | np.ndarray], max_new_tokens: int, context: int | None) -> None:
+    """Refuse prompts that do not fit into a model's context with their answers.
+
+    Args:
+        prompts: token ids of each.
+        max_new_tokens: cap of an answer.
+        context: in tokens; None if the model declares none.
+
+    Raises:
+        InputError: the longest does not fit.
+    """
+    if misfit := does_not_fit(Lengths(max(map(len, prompts), default=0), max_new_tokens), context):
+        raise InputError(misfit)
 
 
 class Decoder:
@@ -178,6 +196,7 @@ class Decoder:
         # The stops stay with the model: another decoder of it must find them again.
         model.generation_config = GenerationConfig(eos_token_id=self.settings.eos_token_id)
         self.device = next(model.parameters()).device
+        self.context = declared_context(model.config.to_dict())
         self.shares_prefixes = attends_by_position(model)
         self.fixed: FixedSteps | None = None
         wanted = self.device.type == "cuda" if fixed_steps is None else fixed_steps
@@ -199,7 +218,12 @@ class Decoder:
             prompts: token ids, unpadded.
             rebuilt_UD: rebuilt embeddings of the sorted token ids ``ids_U`` to read instead of the token ids.
             ids_U: sorted; every prompt token is among them.
+
+        Raises:
+            InputError: a prompt and its answer do not fit into the model's context.
+            FloatingPointError: the model's logits are not finite.
         """
+        require_fit(prompts, self.settings.max_new_tokens, self.context)
         if not self.batches and len(prompts) > 1:
             return [answer for prompt in prompts for answer in self.answers([prompt], rebuilt_UD, ids_U)]
         runs = prefix_runs(prompts)

@@ -20,10 +20,9 @@ from latentwire.arms_table import Variant, arm_row
 from latentwire.codecs.base import NotApplicable
 from latentwire.compression.counts import load_counts
 from latentwire.data.prompts_table import read_prompts
-from latentwire.errors import InputError
 from latentwire.evaluation.divergence import DivergenceReader, forced_prompts, measure_divergence, measured_batches
 from latentwire.evaluation.evaluate import evaluate_arms
-from latentwire.evaluation.generate import Decoder
+from latentwire.evaluation.generate import Decoder, require_fit
 from latentwire.evaluation.other_domain import measure_other_domain, passage_prompts
 from latentwire.evaluation.questions import arm_batches
 from latentwire.evaluation.rows import SplitRows, split_rows_of
@@ -131,7 +130,8 @@ def run_evaluation(
         InputError: a prompt and its answer, or a passage, do not fit into the model's context.
     """
     tokenizer = load_tokenizer(model.path, model.revision)
-    texts = _read_texts(files, tokenizer, context_length(model.path, model.revision), settings.max_new_tokens)
+    limit = context_length(model.path, model.revision)
+    texts = _read_texts(files, tokenizer, limit, settings.max_new_tokens)
     loaded = cache(lambda: load_model(*model.which))
     work.own(str(files.output))
     read, used = _read_arms(arms, texts, settings, DTYPES[model.dtype], shard)
@@ -152,7 +152,7 @@ def run_evaluation(
         {variant: own for variant, own in read.rows.items() if own is not None},
         reader,
         texts.prompts,
-        forced_prompts(texts.prompts, tokenizer),
+        forced_prompts(texts.prompts, tokenizer, limit),
         shard.own(measured_batches(len(texts.prompts), settings.divergence_samples)),
         load_counts(files.counts)["train"].numpy(),
         store=measures,
@@ -170,12 +170,7 @@ def run_evaluation(
 def _read_texts(files: EvaluationFiles, tokenizer: Any, limit: int, max_new_tokens: int) -> Texts:
     """The texts, all of which fit into a context of ``limit`` tokens."""
     prompts = read_prompts(files.prompts)
-    longest = int(prompts["input_ids"].map(len).max())
-    if longest + max_new_tokens > limit:
-        raise InputError(
-            f"a prompt of {longest} tokens and an answer of {max_new_tokens} (evaluate.max_new_tokens) do "
-            f"not fit into the model's context of {limit}: lower data.max_prompt_tokens"
-        )
+    require_fit(prompts["input_ids"], max_new_tokens, limit)
     return Texts(
         prompts, None if files.other_domain is None else passage_prompts(files.other_domain, tokenizer, limit)
     )

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from latentwire.abilities import declared_context
 from latentwire.data.prompts import PromptRenderer
 from latentwire.data.squad import Row, read_squad_json
 from latentwire.errors import InputError
-from latentwire.evaluation.generate import Answer, Decoder, answer_batches
+from latentwire.evaluation.generate import Answer, Decoder, answer_batches, require_fit
 from latentwire.evaluation.prefixes import batches_by_prefix
 from latentwire.evaluation.squad_metrics import exact_match, f1
 from latentwire.evaluation.statistics import mean_interval
@@ -58,9 +59,11 @@ def answer_questions(
         store: answers from before, which are not generated again.
 
     Raises:
+        InputError: a prompt and its answer do not fit into the model's context.
         Stopped: the work was told to stop; the store keeps what was answered.
     """
     prompts = [np.array(prompt.input_ids) for prompt in renderer.prompts(rows)]
+    require_fit(prompts, max_new_tokens, declared_context(model.config.to_dict()))
     decoder = Decoder(model, renderer.tokenizer, max_new_tokens)
 
     def answer(_: int, batch: Sequence[int]) -> list[Answer]:

@@ -408,7 +408,7 @@ def test_the_host_waits_for_nothing_in_a_decoding_step_and_asks_every_few(inputs
 
 
 def test_divergence_is_the_cpus(inputs, tiny_model, tokenizer, prompts):
-    forced = forced_prompts(prompts.iloc[:6], tokenizer)
+    forced = forced_prompts(prompts.iloc[:6], tokenizer, 512)
     labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in forced]))
     ids_U = torch.from_numpy(np.unique(np.concatenate([one.prompt_ids for one in forced]))).long()
     rows = SplitRows(ids_U, inputs.table_VD[ids_U] * 1.1)

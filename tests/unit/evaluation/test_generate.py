@@ -9,6 +9,8 @@ from tokenizers import AddedToken
 from transformers import (
     BartConfig,
     BartForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTNeoConfig,
     GPTNeoForCausalLM,
     LlamaConfig,
@@ -20,6 +22,7 @@ from transformers import (
 from latentwire.adapter import Adapter
 from latentwire.attention import attends_by_position
 from latentwire.compression.compressor import EmbeddingCompressor
+from latentwire.errors import InputError
 from latentwire.evaluation.generate import (
     Answer,
     Decoder,
@@ -497,6 +500,23 @@ def test_padding_is_harmless_where_positions_come_from_the_mask(tiny_model, dtyp
         initializer_range=0.3,
     )
     assert padding_is_harmless(GPTNeoForCausalLM(config).to(dtype).eval())
+
+
+@pytest.mark.parametrize("given_as", ["ids", "embeddings"])
+def test_behind_its_context_a_model_is_not_asked(tiny_model, tokenizer, sequences, given_as):
+    """Rotary positions go on without an error, to answers that are wrong without a word."""
+    context = max(map(len, sequences)) + 3
+    model = tiny_model(max_position_embeddings=context)
+    ids_U = torch.from_numpy(np.unique(np.concatenate(sequences))).long()
+    rows = () if given_as == "ids" else (model.get_input_embeddings().weight[ids_U], ids_U)
+    assert len(Decoder(model, tokenizer, 3).answers(sequences, *rows)) == len(sequences)
+    with pytest.raises(InputError, match=rf"answer of 4 .*do not fit into the model's context of {context} tokens"):
+        Decoder(model, tokenizer, 4).answers(sequences, *rows)
+
+
+def test_padding_is_probed_within_a_context_of_20_tokens(tokenizer):
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=20)
+    assert Decoder(GPT2LMHeadModel(config).eval(), tokenizer, 4).batches
 
 
 def test_a_padding_token_without_a_row_costs_nothing(tiny_model, tokenizer, sequences):

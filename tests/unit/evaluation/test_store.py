@@ -240,7 +240,7 @@ def test_hashes_follow_rows_and_nothing_else():
 @pytest.fixture
 def measure(setting, tokenizer, tmp_path: Path):
     model, table_VD, _, rows = setting
-    forced = forced_prompts(rows, tokenizer)
+    forced = forced_prompts(rows, tokenizer, 512)
     counts = np.arange(len(table_VD)) % 7 * 20
 
     def run(
@@ -281,7 +281,7 @@ def test_the_measures_are_those_of_whole_logits_one_prompt_at_a_time(measure, se
     model, table_VD, _, rows = setting
     noisy_VD = table_VD + 0.3 * torch.randn(table_VD.shape, generator=torch.Generator().manual_seed(0))
     table = measure({"pca": noisy_VD}).set_index(["id", "subset"])
-    for index, one in enumerate(forced_prompts(rows, tokenizer)):
+    for index, one in enumerate(forced_prompts(rows, tokenizer, 512)):
         ids_L = torch.from_numpy(one.ids)
         read_LD = torch.cat([noisy_VD[ids_L[: len(one.prompt_ids)]], table_VD[ids_L[len(one.prompt_ids) :]]])
         with torch.inference_mode():
@@ -372,7 +372,7 @@ def test_measured_questions_are_evenly_spaced():
 
 def test_an_answer_begins_with_a_space_where_the_prompt_ends_without_one(setting, tokenizer):
     rows = setting[3]
-    for one, row in zip(forced_prompts(rows, tokenizer), rows.to_dict("records"), strict=True):
+    for one, row in zip(forced_prompts(rows, tokenizer, 512), rows.to_dict("records"), strict=True):
         expected = tokenizer(" " + row["answers"][0], add_special_tokens=False)["input_ids"]
         assert one.answer_ids.tolist() == expected
         assert one.predicted[-len(expected) :].tolist() == list(range(len(one.ids) - len(expected), len(one.ids)))
