@@ -35,6 +35,7 @@ FLOORS = (
         "attention",
         "packing",
         "lm",
+        "templates",
         "table",
         "embeddings",
         "first_layer",

@@ -17,8 +17,9 @@ import regex
 from transformers import PreTrainedTokenizerFast
 
 from latentwire.data.literal import Encoded, encode_around, forbidden_tokens, spans_of
-from latentwire.errors import InputError
+from latentwire.errors import InputError, said
 from latentwire.settings import PromptStyle
+from latentwire.templates import chat_template, rendered
 
 # Some chat templates print today's date; a constant keeps prompts the same from day to day, whichever way they ask.
 _DAY = datetime(2024, 7, 26)
@@ -78,13 +79,10 @@ class PromptRenderer:
         system_prompt: str | None = None,
         template_arguments: Mapping[str, bool | int | str] | None = None,
     ) -> None:
-        if style == "chat" and not tokenizer.chat_template:
-            raise InputError("model.prompt_style is 'chat' but the tokenizer has no chat template: use 'plain'")
         if not tokenizer.is_fast:
             raise InputError("the tokenizer gives no character offsets: a tokenizer.json ('fast' tokenizer) is needed")
         self.tokenizer, self.style, self.system_prompt = tokenizer, style, system_prompt
-        # Several templates by name, or one.
-        template = tokenizer.get_chat_template() if style == "chat" else ""
+        template = chat_template(tokenizer) if style == "chat" else ""
         self.template_arguments = dict(template_arguments or {})
         named = set(regex.findall(r"\w+", template))
         if unknown := [name for name in self.template_arguments if name not in named]:
@@ -100,20 +98,20 @@ class PromptRenderer:
         messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         messages.append({"role": "user", "content": source})
         try:
-            text = self.tokenizer.apply_chat_template(
+            return rendered(
+                self.tokenizer,
                 messages,
                 chat_template=self._template,
-                tokenize=False,
                 add_generation_prompt=True,
                 **{"date_string": _DATE} | self.template_arguments,
             )
         except Exception as error:  # whatever a template raises, or Jinja about it
+            why = f"{type(error).__name__}: {said(error)}"
             system = "set model.system_prompt to null if it takes no system message, or " if self.system_prompt else ""
             raise InputError(
-                f"the tokenizer's chat template can't render a question ({type(error).__name__}: {error}): {system}"
+                f"the tokenizer's chat template can't render a question ({why}): {system}"
                 "set model.prompt_style to 'plain'"
             ) from error
-        return str(text)
 
     def tokenise(self, texts: list[str], sources: Sequence[str] | None = None) -> list[Encoded]:
         """Token ids and character offsets of rendered prompts.

@@ -27,11 +27,12 @@ from transformers import (
 
 from latentwire.abilities import Lengths, declared_context, does_not_fit
 from latentwire.attention import attends_by_position, takes_positions
-from latentwire.errors import InputError
+from latentwire.errors import InputError, said
 from latentwire.evaluation.cache import preallocated_cache
 from latentwire.evaluation.prefixes import prefix_runs
 from latentwire.evaluation.steps import FixedSteps, has_fixed_steps
 from latentwire.lm import added_names, control_tokens
+from latentwire.templates import rendered
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ def end_of_turn(tokenizer: Any) -> int | None:
     answer = "An answer"
     messages = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": answer}]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        text = rendered(tokenizer, messages)
     except Exception as error:  # whatever a template raises: prompts are rendered without an assistant's turn
-        log.warning("the chat template does not render an answer (%s): its end of turn is not known", error)
+        log.warning("the chat template does not render an answer (%s): its end of turn is not known", said(error))
         return None
     behind = tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"]
     written = control_tokens(tokenizer) | added_names(tokenizer)
