@@ -51,6 +51,17 @@ def renderer(tokenizer: PreTrainedTokenizerFast) -> PromptRenderer:
     return PromptRenderer(tokenizer, "chat")
 
 
+@pytest.fixture
+def hub_data(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts rows, by their split, where a data set on the hub is read."""
+
+    def put(**splits: list[Any]) -> None:
+        monkeypatch.setattr("latentwire.data.squad.snapshot_download", lambda *_, **__: "folder")
+        monkeypatch.setattr("datasets.load_dataset", lambda _: splits)
+
+    return put
+
+
 @pytest.fixture(scope="session")
 def prompts(renderer: PromptRenderer) -> pd.DataFrame:
     """48 prepared prompts of four demo articles."""

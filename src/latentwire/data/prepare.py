@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ import pandas as pd
 from latentwire.data.corpus import demo_splits
 from latentwire.data.prompts import Prompt, PromptRenderer, source_text, trim_context
 from latentwire.data.splits import SPLITS, assign_articles, join_articles, sample_rows
-from latentwire.data.squad import Row, flatten_squad, misplaced_answers, read_hub, read_squad_json, unless_malformed
+from latentwire.data.squad import Row, flatten_squad, misplaced_answers, read_hub, read_squad_json
 from latentwire.errors import InputError
 from latentwire.files import atomic_path
 from latentwire.settings import Data, OnLongPrompt
@@ -49,20 +48,8 @@ def read_source(settings: Data, passed_over: list[str] | None = None) -> tuple[p
         case "hub":
             if not settings.path:
                 raise InputError("data.source is 'hub' but data.path names no data set")
-            train_rows, dev_rows = read_hub(settings.path, settings.revision)
-    return _frame(train_rows, passed_over), None if dev_rows is None else _frame(dev_rows, passed_over)
-
-
-def _frame(rows: list[Row], passed_over: list[str] | None) -> pd.DataFrame:
-    answered = [unless_malformed(partial(_answered, row), passed_over) for row in rows]
-    return pd.DataFrame([row for row in answered if row is not None])
-
-
-def _answered(row: Row) -> Row:
-    if not row["answers"]["text"]:
-        wrong = f"question {row['id']!r:.80} has no answers (SQuAD v1.1 needs one)"
-        raise InputError(f"{wrong}; data.skip_invalid passes such questions over")
-    return row
+            train_rows, dev_rows = read_hub(settings.path, settings.revision, passed_over)
+    return pd.DataFrame(train_rows), None if dev_rows is None else pd.DataFrame(dev_rows)
 
 
 def split_rows(train: pd.DataFrame, dev: pd.DataFrame | None, seed: int) -> dict[str, pd.DataFrame]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from latentwire.hub import unavailable
 log = logging.getLogger(__name__)
 
 DEMO = "demo"
+NO_ANSWERS = "SQuAD v1.1 needs one; data.skip_invalid passes such questions over"
 Row = dict[str, Any]
 
 
@@ -77,7 +78,7 @@ def _question(title: str, context: str, qa: Any, where: str) -> Row:
     impossible = qa.get("is_impossible", False)
     _require(impossible is not True, where, "'is_impossible': SQuAD v1.1 has questions with answers only")
     _require(impossible in (False, None), where, f"'is_impossible' must be true or false, not {impossible!r:.80}")
-    _require(isinstance(answers, list) and bool(answers), where, "the question has no answers (SQuAD v1.1 needs one)")
+    _require(isinstance(answers, list) and bool(answers), where, f"the question has no answers ({NO_ANSWERS})")
     for answer in answers:
         _require(
             isinstance(answer, dict)
@@ -152,6 +153,47 @@ def _add(rows: dict[str, Row], row: Row, name: str) -> None:
     rows[row["id"]] = row
 
 
+def checked_rows(found: Iterable[Any], name: str, passed_over: list[str] | None = None) -> list[Row]:
+    """Questions that are flat rows already, as data sets on the hub have them, by the same rules as a file's.
+
+    Args:
+        found: each with ``id``, ``title``, ``context``, ``question`` and ``answers``: lists of ``text`` and of
+            ``answer_start``, or a list of objects with both.
+        name: what errors call the data set.
+        passed_over: see :func:`flatten_squad`.
+
+    Raises:
+        InputError: something is malformed; names the row and the question.
+    """
+    rows: dict[str, Row] = {}
+    for number, one in enumerate(found):
+        row = unless_malformed(partial(_flat, one, f"{name}[{number}]"), passed_over)
+        if row is not None:
+            unless_malformed(partial(_add, rows, row, name), passed_over)
+    first = f"; the first that was passed over: {passed_over[0]}" if passed_over else ""
+    _require(bool(rows), name, f"there is not a single question in it{first}")
+    return list(rows.values())
+
+
+def _flat(row: Any, where: str) -> Row:
+    _require(isinstance(row, Mapping), where, "a question must be an object")
+    for column in ("id", "title", "context", "question", "answers"):
+        _require(column in row, where, f"{column!r} is missing: not SQuAD v1.1")
+    _require_text(row["title"], where, "title")
+    _require_text(row["context"], where, "context")
+    return _question(row["title"], row["context"], {**row, "answers": _listed(row["answers"], where)}, where)
+
+
+def _listed(answers: Any, where: str) -> Any:
+    """Answers as a list of objects, if they are an object of lists."""
+    if not isinstance(answers, Mapping):
+        return answers
+    texts, starts = answers.get("text"), answers.get("answer_start")
+    whole = isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)
+    _require(whole, where, "'answers' must hold as many 'text' as 'answer_start'")
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+
+
 def misplaced_answers(rows: Iterable[Row]) -> dict[str, int]:
     """How many questions have an answer that is not in the context, or is not where ``answer_start`` says."""
     missing = elsewhere = 0
@@ -180,14 +222,15 @@ def read_squad_json(path: str | Path, passed_over: list[str] | None = None) -> l
     return flatten_squad(content, str(path), passed_over)
 
 
-def read_hub(name: str, revision: str | None) -> tuple[list[Row], list[Row]]:
+def read_hub(name: str, revision: str | None, passed_over: list[str] | None = None) -> tuple[list[Row], list[Row]]:
     """The ``train`` and ``validation`` splits of a SQuAD-like data set on the hub.
 
     The repository is fetched first and then read as a local folder: given its name, ``load_dataset`` takes whatever
-    revision its cache holds if it can't reach the hub.
+    revision its cache holds if it can't reach the hub. ``passed_over``: see :func:`flatten_squad`.
 
     Raises:
-        InputError: it can't be loaded (unknown, gated, or no network and not in the cache), or lacks a split.
+        InputError: it can't be loaded (unknown, gated, or no network and not in the cache), lacks a split, or is
+            malformed.
     """
     import datasets  # here: programs that train or read models do without it
 
@@ -195,9 +238,13 @@ def read_hub(name: str, revision: str | None) -> tuple[list[Row], list[Row]]:
         loaded = datasets.load_dataset(snapshot_download(name, repo_type="dataset", revision=revision))
     except Exception as error:  # the hub's client raises a dozen unrelated classes
         raise unavailable("data", name, revision, error) from error
+    called = f"data set {name!r} (data.path)"
     for split in ("train", "validation"):
-        _require(split in loaded, f"data set {name!r} (data.path)", f"it has no split {split!r}, only {list(loaded)}")
-    return list(loaded["train"]), list(loaded["validation"])
+        _require(split in loaded, called, f"it has no split {split!r}, only {list(loaded)}")
+    train, validation = (
+        checked_rows(loaded[split], f"{called}, {split}", passed_over) for split in ("train", "validation")
+    )
+    return train, validation
 
 
 def load_squad_subset(
@@ -231,8 +278,6 @@ def load_squad_subset(
             "%s of %s: %d questions were asked for, it holds %d: all are taken", split, data, samples, len(rows)
         )
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(samples, len(rows))))
-    for row in (rows[index] for index in chosen):
-        _require(bool(row["answers"]["text"]), f"{data}, question {row['id']!r}", "it has no answers: not SQuAD v1.1")
     return [
         {
             "id": row["id"],

@@ -146,18 +146,21 @@ def test_the_same_article_in_both_files_is_refused(files):
 def test_the_hubs_data_set_takes_the_same_path(files, monkeypatch):
     corpora = [generate_corpus(9, count, start=start) for start, count in [(0, 3), (3, 2)]]
     tables = tuple(flatten_squad(corpus, "x") for corpus in corpora)
-    monkeypatch.setattr(module, "read_hub", lambda path, revision: tables)
+    monkeypatch.setattr(module, "read_hub", lambda *_: tables)
     train, dev = read_source(data_settings(source="hub", path="rajpurkar/squad"))
     assert train.to_dict("records") == flatten_squad(corpora[0], "x")
     assert dev is not None and dev.to_dict("records") == flatten_squad(corpora[1], "x")
 
 
-def test_a_question_without_answers_on_the_hub_is_named(monkeypatch):
-    rows = flatten_squad(generate_corpus(9, 1), "x")
-    rows[3]["answers"] = {"text": [], "answer_start": []}
-    monkeypatch.setattr(module, "read_hub", lambda path, revision: (rows, None))
-    with pytest.raises(InputError, match=f"question '{rows[3]['id']}' has no answers"):
-        read_source(data_settings(source="hub", path="rajpurkar/squad_v2"))
+def test_of_a_data_set_on_the_hub_malformed_questions_are_passed_over_too(hub_data):
+    rows = flatten_squad(generate_corpus(9, 2), "x")
+    hub_data(train=[*rows[:3], rows[3] | {"context": None}, rows[4] | {"id": rows[0]["id"]}], validation=rows[5:])
+    passed_over: list[str] = []
+    train, _ = read_source(data_settings(source="hub", path="owner/data"), passed_over)
+    assert train["id"].tolist() == [row["id"] for row in rows[:3]]
+    assert ["'context' must be text" in passed_over[0], "occurs twice" in passed_over[1]] == [True, True]
+    with pytest.raises(InputError, match=r"'owner/data' \(data.path\), train\[3\]: 'context' must be text, not None"):
+        read_source(data_settings(source="hub", path="owner/data"))
 
 
 @pytest.mark.parametrize(("source", "key"), [("local", "data.train_file"), ("hub", "data.path")])
