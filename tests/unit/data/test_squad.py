@@ -271,7 +271,7 @@ def test_answers_on_the_hub_may_be_objects(hub_data):
         ({"answers": {"text": ["a", "b"], "answer_start": [0]}}, "as many 'text' as 'answer_start'"),
         ({"answers": {"text": "a", "answer_start": 0}}, "as many 'text' as 'answer_start'"),
         ({"question": "\ud83c"}, "half of a surrogate pair"),
-        ({"id": None}, "a question must be an object with an 'id'"),
+        ({"id": None}, "'id' must be text or an integer, not None"),
         ({"id": "q0"}, "question id 'q0' occurs twice"),
     ],
 )
