@@ -43,7 +43,7 @@ def test_a_codec_of_ones_own_goes_from_a_file_to_the_report(changed: Workspace):
         assert 8 < own["rate"]["bits_per_parameter"] < 8.1
         assert own["divergence"]["prompt"]["kl"]["estimate"] > 0
     assert "halves" in (changed / f"{RESULTS}/report.html").read_text()
-    (changed / "halves.py").write_text(example.replace("[half:]", "[half:] * 0"))
+    (changed / "halves.py").write_text(example.replace("[half:].float()", "[half:].float() * 0"))
     again = changed.plan("--config", "codecs={halves: halves.py}").of("fit_codec")
     assert sorted(again, key=str) == sorted(({"k": str(k), "codec": "halves"} for k in DIMS), key=str)
 
