@@ -44,13 +44,16 @@ def changed_config(folder, **changes):
         {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"},
         {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
         {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
+        {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
+        {"quant_method": "mxfp4"},
     ],
     ids=lambda quantised: quantised["quant_method"],
 )
-def test_a_quantised_checkpoint_whose_package_is_missing_is_one_message(folder, quantised):
+def test_a_quantised_checkpoint_is_refused_by_its_configuration(folder, quantised):
     changed_config(folder, quantization_config=quantised)
-    with pytest.raises(InputError, match=r"\(model.path\).*can't be loaded"):
-        load_model(str(folder), None, "float32", CPU)
+    for read in (read_embeddings, load_tokenizer, lambda own: load_model(own, None, "float32", CPU)):
+        with pytest.raises(InputError, match="quantised checkpoint.*take the one that it was made from"):
+            read(str(folder))
 
 
 @pytest.mark.parametrize("spoil", ["pointer", "cut", "empty", "missing"])
