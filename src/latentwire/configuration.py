@@ -103,8 +103,8 @@ def _consistency_problems(config: Config, root: Path) -> Iterator[str]:
     if data["source"] == "local" and not data["train_file"]:
         yield "data.train_file: needed if data.source is 'local'"
     for key in ("train_file", "dev_file"):
-        if data["source"] == "local" and data[key] and not os.path.isfile(root / data[key]):
-            yield f"data.{key}: {_shortened.repr(data[key])} does not exist"
+        if data["source"] == "local" and data[key]:
+            yield from _unreadable(f"data.{key}", root / data[key], data[key])
     for name, file in config["codecs"].items():
         if name in ARMS:
             yield f"codecs: {name!r} is an arm of this project; another name"
@@ -159,6 +159,16 @@ def _names_of(part: ast.AST) -> list[str]:
     return []
 
 
+def _unreadable(key: str, file: Path, name: str) -> Iterator[str]:
+    """What makes a file unusable that has to be read, now or by a later job."""
+    if not os.path.lexists(file):
+        yield f"{key}: {_shortened.repr(name)} does not exist"
+    elif not os.path.isfile(file):
+        yield f"{key}: {_shortened.repr(name)} is no file but a folder, a pipe, or a link to nothing: remove it"
+    elif not os.access(file, os.R_OK):
+        yield f"{key}: no permission to read {_shortened.repr(name)}"
+
+
 def _passage_problems(file: Path) -> Iterator[str]:
     """What makes another domain's text unusable."""
     # Here, as stored answers are named by code that runs this module's imports.
@@ -178,6 +188,8 @@ def _model_problems(config: Config, directory: Path) -> Iterator[str]:
     except (OSError, ValueError, RecursionError) as error:
         yield f"model.path: {directory / 'config.json'} can't be read: {_shortened.repr(str(error))}"
         return
+    for file in _identifying(directory):
+        yield from _unreadable("model.path", file, str(file))
     lengths = Lengths(config["data"]["max_prompt_tokens"], config["evaluate"]["max_new_tokens"])
     yield from (f"model.path: {refused}" for refused in refusals(local, lengths))
     width = declared_width(local)
@@ -242,6 +254,11 @@ def _content(file: Path) -> bytes:
     return b"".join(blocks)
 
 
+def _identifying(directory: Path) -> list[Path]:
+    """The files of a local model on which results depend."""
+    return sorted(file for file in directory.iterdir() if file.suffix in (".json", ".jinja", ".safetensors", ".model"))
+
+
 def content_identity(path: Path) -> str:
     """A short hash of a source file's or local model directory's content; the path itself if it is on the hub.
 
@@ -251,7 +268,7 @@ def content_identity(path: Path) -> str:
     if os.path.isfile(path):
         files = [path]
     elif os.path.isdir(path):
-        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jinja", ".safetensors", ".model"))
+        files = _identifying(path)
     else:
         return str(path)
     digest = hashlib.sha256()

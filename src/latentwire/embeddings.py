@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from latentwire.errors import InputError
-from latentwire.lm import fetch, look
+from latentwire.lm import look
+from latentwire.weights import INDEX, fetch, opened, shards
 
 
 def read_embeddings(model: str, revision: str | None = None) -> torch.Tensor:
@@ -43,26 +42,23 @@ def read_parameter(model: str, revision: str | None, own: str, prefix: str, what
     """
     names = list(dict.fromkeys((own, own.removeprefix(f"{prefix}."), f"{prefix}.{own}")))
     name, path = _file_of(model, revision, names, what)
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return stored.get_tensor(name or _name_in(list(stored.keys()), model, names, what))
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error}); is it a Git LFS pointer, or half a download?"
-        ) from error
+    with opened(path) as stored:
+        parameter: torch.Tensor = stored.get_tensor(name or _name_in(list(stored.keys()), model, names, what))
+    return parameter
 
 
 def _file_of(model: str, revision: str | None, names: list[str], what: str) -> tuple[str | None, Path]:
     """The file that holds a parameter, and the parameter's name if an index tells it."""
     try:
-        index = json.loads(fetch(model, "model.safetensors.index.json", revision).read_text(encoding="utf-8"))
+        index = fetch(model, INDEX, revision)
     except (FileNotFoundError, InputError) as error:
         # Without a network, a cached model of one file can't be told from one whose index is out of reach.
         no_index = error
     else:
-        name = _name_in(list(index["weight_map"]), model, names, what)
+        files = shards(index)
+        name = _name_in(list(files), model, names, what)
         try:
-            return name, fetch(model, index["weight_map"][name], revision)
+            return name, fetch(model, files[name], revision)
         except FileNotFoundError as error:
             raise InputError(
                 f"{model!r}: its index names {error}, which is not there: the model is incomplete"

@@ -135,7 +135,7 @@ def _refuse(constant: str) -> None:
 def _parsing(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of what is nested without end
         raise InputError(f"{path} can't be read: {error}") from error
 
 

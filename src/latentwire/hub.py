@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from latentwire.commands import typed
-from latentwire.errors import InputError
+from latentwire.errors import InputError, said
 
 _OUT_OF_REACH = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
 
@@ -32,7 +32,7 @@ def unavailable(kind: str, name: str, revision: str | None, error: BaseException
     what = "model" if kind == "model" else "data set"
     return InputError(
         f"{what} {name!r} ({kind}.path) at revision {revision!r} can't be loaded: "
-        f"{_way_out(kind, name, list(_causes(error)))}. ({error})"
+        f"{_way_out(kind, name, list(_causes(error)))}. ({said(error)})"
     )
 
 
@@ -59,6 +59,8 @@ def _way_out(kind: str, name: str, causes: list[BaseException]) -> str:
                 f"the hub refused the token: run '{typed('hf')} auth login', "
                 "or set an HF_TOKEN that may read gated repositories"
             )
+        if isinstance(cause, ImportError):
+            return f"a package that it needs is missing: install it into this environment, or check {kind}.path"
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return "the disk is full: free some space, or set HF_HOME to a folder on another one"
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EROFS, errno.EPERM):

@@ -6,38 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from latentwire.abilities import Lengths, Look, declared_context, look_at, refusals, require_served
 from latentwire.configuration import content_identity
 from latentwire.errors import InputError
 from latentwire.hub import unavailable
+from latentwire.weights import fetch, require_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def fetch(model: str, name: str, revision: str | None) -> Path:
-    """The local path of one file of a model directory or hub repository (downloading that file alone).
-
-    Raises:
-        FileNotFoundError: the model is there but has no such file.
-        InputError: the model is unknown, gated, or out of reach; says what to do.
-    """
-    if Path(model).is_dir():
-        path = Path(model) / name
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        return path
-    if model.startswith((".", "/")) or model.count("/") > 1:
-        raise InputError(f"model directory {model!r} (model.path) does not exist")
-    try:
-        return Path(hf_hub_download(model, name, revision=revision))
-    except Exception as error:  # its client raises a dozen unrelated classes, those of its HTTP library among them
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise FileNotFoundError(name) from error
-        raise unavailable("model", model, revision, error) from error
 
 
 def load_config(model: str, revision: str | None = None) -> PretrainedConfig:
@@ -137,6 +115,8 @@ def load_model(model: str, revision: str | None, dtype: str, device: torch.devic
     except (
         Exception
     ) as error:  # missing packages, shapes that do not fit, files that were cut short: dozens of classes
+        if isinstance(error, SafetensorError):  # which names no file
+            require_whole(model, revision)
         raise unavailable("model", model, revision, error) from error
     # The library would fill them with random numbers.
     if missing := sorted(found["missing_keys"]):

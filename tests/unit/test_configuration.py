@@ -197,6 +197,18 @@ def test_a_local_model_that_cannot_serve_is_refused_before_anything_runs(tmp_pat
     assert "model.path: " in message and said in message and len(message) < 400
 
 
+@pytest.mark.parametrize("kind", ["dangling", "itself", "folder"])
+def test_a_file_of_the_model_that_no_program_can_read_is_refused(tmp_path, kind):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 4096}')
+    checked(copy.deepcopy(configured("model={path: ./model}")), tmp_path)
+    file = folder / "tokenizer.json"
+    file.mkdir() if kind == "folder" else file.symlink_to(file if kind == "itself" else tmp_path / "nothing")
+    message = problems_of(configured("model={path: ./model}"), tmp_path)
+    assert "tokenizer.json" in message and "is no file but a folder, a pipe, or a link to nothing" in message
+
+
 def test_text_where_a_models_numbers_belong_is_refused(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"hidden_size": "many", "max_position_embeddings": [1]}')

@@ -35,6 +35,7 @@ FLOORS = (
         "attention",
         "packing",
         "lm",
+        "weights",
         "templates",
         "table",
         "embeddings",

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from latentwire import lm
+from latentwire import lm, weights
 from latentwire.abilities import declared_context
 from latentwire.device import choose_device, described
 from latentwire.embeddings import read_embeddings
@@ -71,6 +71,17 @@ def test_a_shard_that_the_index_names_and_that_is_not_there_is_named(saved):
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     (folder / index["model.embed_tokens.weight"]).unlink()
     with pytest.raises(InputError, match=rf"{index['model.embed_tokens.weight']}.*incomplete"):
+        read_embeddings(str(folder))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"model.embed_tokens.weight": 3}}', "[" * 200_000],
+)
+def test_an_index_that_names_no_files_is_named(saved, content):
+    folder, _ = saved(shard="150KB")
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(InputError, match=r"model.safetensors.index.json can't be read"):
         read_embeddings(str(folder))
 
 
@@ -202,7 +213,7 @@ class Hub:
 def hub(monkeypatch):
     def put(folder, missing) -> Hub:
         standing_in = Hub(folder, missing)
-        monkeypatch.setattr(lm, "hf_hub_download", standing_in)
+        monkeypatch.setattr(weights, "hf_hub_download", standing_in)
         if folder is not None:
             real = lm.AutoConfig.from_pretrained
             monkeypatch.setattr(lm.AutoConfig, "from_pretrained", lambda name, **options: real(folder))
@@ -267,6 +278,7 @@ class Forbidden:
         (OSError(errno.EROFS, "Read-only file system", "/home/one"), "permission for .*/home/one.*HF_HOME"),
         (HfHubHTTPError("403 Forbidden", response=Forbidden()), "the hub refused the token.*may read gated"),
         (ConnectionError("no route to host"), "without a network.*hf download owner/model'"),
+        (ImportError("bitsandbytes"), "a package that it needs is missing: install it"),
         (OSError("Consistency check failed"), "if a download broke off, run the same command again"),
     ],
 )
@@ -379,7 +391,22 @@ def test_whatever_else_loading_raises_is_one_message(saved, spoil):
     else:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
-    with pytest.raises(InputError, match=r"model '.*' \(model.path\) .*can't be loaded"):
+    said = (
+        r"model.safetensors is not a readable.*fetch it again"
+        if spoil == "cut"
+        else r"\(model.path\) .*can't be loaded"
+    )
+    with pytest.raises(InputError, match=said):
+        load_model(str(folder), None, "float32", CPU)
+
+
+def test_of_shards_the_one_that_is_a_pointer_is_named(saved):
+    folder, _ = saved(shard="150KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    (folder / index["model.norm.weight"]).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    with pytest.raises(InputError, match=rf"{index['model.norm.weight']} is not a readable.*Git LFS pointer"):
         load_model(str(folder), None, "float32", CPU)
 
 

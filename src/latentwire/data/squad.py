@@ -217,7 +217,7 @@ def read_squad_json(path: str | Path, passed_over: list[str] | None = None) -> l
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (data.train_file, data.dev_file)") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     return flatten_squad(content, str(path), passed_over)
 
