@@ -189,8 +189,8 @@ def _listed(answers: Any, where: str) -> Any:
     if not isinstance(answers, Mapping):
         return answers
     texts, starts = answers.get("text"), answers.get("answer_start")
-    whole = isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)
-    _require(whole, where, "'answers' must hold as many 'text' as 'answer_start'")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise InputError(f"{where}: 'answers' must hold as many 'text' as 'answer_start'")
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
 
 
