@@ -48,7 +48,7 @@ def states(reader: DivergenceReader) -> tuple[torch.Tensor, list[torch.Tensor], 
 
 def test_logits_never_stand_whole(reader: DivergenceReader, prompts, tokenizer):
     """256 positions of 128,256 tokens are 131 MB in float32; a batch of prompts has thousands."""
-    batch = forced_prompts(prompts, tokenizer)
+    batch = forced_prompts(prompts, tokenizer, 10**6)
     labels_N = torch.from_numpy(np.concatenate([one.ids[one.predicted] for one in batch]))
     with MostPositions(len(reader.head.weight)) as most:
         text_ND = reader.hidden(batch)
